@@ -1,0 +1,4 @@
+//! argv to command to exit code; the only place that ends the process.
+#![forbid(unsafe_code)]
+
+fn main() {}
