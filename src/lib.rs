@@ -21,4 +21,6 @@
 //! Who may use whom stands in ARCHITECTURE.md and is kept by `tests::rooms_keep_to_their_neighbours` below.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod lifecycle;
+pub mod net;

@@ -1,0 +1,206 @@
+//! `[local]` and `[peer]`, and the secrets they name.
+
+use super::super::error::{ErrorCode, looks_like_variable};
+use super::super::raw::{Node, Reader, Section};
+use super::super::{ClusterConfig, Origin, Sasl, SaslMechanism, Secret, Security, Setting, TlsClient, value};
+use super::file;
+
+pub(super) const CLUSTER: &[&str] = &["cluster", "bootstrap", "security"];
+pub(super) const SECURITY: &[&str] = &[
+    "protocol",
+    "mechanism",
+    "username",
+    "username_env",
+    "password_file",
+    "password_env",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "verify_hostname",
+];
+const SASL_KEYS: &[&str] = &["mechanism", "username", "username_env", "password_file", "password_env"];
+const TLS_KEYS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
+const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+/// Reads `[local]` or `[peer]`. `password_override` is the variable that wins over the file's password.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    root: &Section<'_>,
+    key: &str,
+    password_override: &str,
+    replicates: bool,
+) -> Option<ClusterConfig> {
+    let section =
+        root.required(reader, key, "{ cluster = …, bootstrap = […] }, written as a section")?.table(reader, CLUSTER)?;
+    let cluster = section.required(reader, "cluster", "\"orange\"");
+    let cluster = cluster.and_then(|node| node.parse(reader, value::CLUSTER, value::cluster));
+    let bootstrap = section.required(reader, "bootstrap", "[\"b0.orange.example:9092\"]");
+    let bootstrap = bootstrap.and_then(|node| {
+        let servers = node.full_list(reader, value::HOST_PORT, value::host_port)?;
+        (!servers.is_empty()).then_some(servers)
+    });
+    let security = match section.get("security") {
+        // Kafka's clients take PLAINTEXT where nothing is said; without flows nobody here talks to the cluster.
+        None if replicates => {
+            reader.default(format!("{key}.security.protocol"), "\"PLAINTEXT\"");
+            Some(Some(Security::default()))
+        }
+        None => Some(None),
+        Some(node) => security(reader, &node, password_override).map(Some),
+    };
+    Some(ClusterConfig { cluster: cluster?, bootstrap: bootstrap?, security: security? })
+}
+
+fn security(reader: &mut Reader<'_>, node: &Node<'_>, password_override: &str) -> Option<Security> {
+    let section = node.table(reader, SECURITY)?;
+    let protocol = section.required(reader, "protocol", "\"SASL_SSL\"").and_then(|node| node.word(reader, PROTOCOLS));
+    let protocol = PROTOCOLS[protocol?];
+    let with_tls = matches!(protocol, "SSL" | "SASL_SSL");
+    let with_sasl = matches!(protocol, "SASL_PLAINTEXT" | "SASL_SSL");
+    let tls = if with_tls {
+        tls_client(reader, &section).map(Some)
+    } else {
+        section.unused(reader, TLS_KEYS, &format!("protocol {protocol} has no TLS"));
+        Some(None)
+    };
+    let sasl = if with_sasl {
+        sasl(reader, &section, password_override).map(Some)
+    } else {
+        section.unused(reader, SASL_KEYS, &format!("protocol {protocol} has no SASL"));
+        Some(None)
+    };
+    Some(Security { tls: tls?, sasl: sasl? })
+}
+
+/// The keys of TLS as a client, wherever they stand.
+pub(super) fn tls_client(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<TlsClient> {
+    let ca_file = match section.get("ca_file") {
+        None => {
+            reader.default(section.key_path("ca_file"), "the system's CAs");
+            Some(None)
+        }
+        Some(node) => file(reader, &node).map(Some),
+    };
+    let identity = match (section.get("cert_file"), section.get("key_file")) {
+        (None, None) => Some(None),
+        (Some(cert), Some(key)) => {
+            let (cert, key) = (file(reader, &cert), file(reader, &key));
+            cert.zip(key).map(Some)
+        }
+        (Some(one), None) | (None, Some(one)) => {
+            let at = one.key_place();
+            reader.report(
+                ErrorCode::Conflict,
+                &at,
+                "a certificate needs its key",
+                "`cert_file` and `key_file`: both or neither",
+            );
+            None
+        }
+    };
+    let verify_hostname = match section.get("verify_hostname") {
+        None => {
+            reader.default(section.key_path("verify_hostname"), "true");
+            Some(true)
+        }
+        Some(node) => node.bool(reader).inspect(|verify| {
+            if !verify {
+                let hint = "anyone with a certificate of that CA can pose as a broker; true is the default";
+                reader.report(ErrorCode::Weakened, &node.at, "host names of brokers are not checked", hint);
+            }
+        }),
+    };
+    Some(TlsClient { ca_file: ca_file?, identity: identity?, verify_hostname: verify_hostname? })
+}
+
+fn sasl(reader: &mut Reader<'_>, section: &Section<'_>, password_override: &str) -> Option<Sasl> {
+    let mechanism = match section.get("mechanism") {
+        None => {
+            reader.default(section.key_path("mechanism"), "\"PLAIN\"");
+            Some(SaslMechanism::Plain)
+        }
+        Some(node) => node.word(reader, MECHANISMS).map(|index| match MECHANISMS[index] {
+            "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
+            "SCRAM-SHA-512" => SaslMechanism::ScramSha512,
+            _ => SaslMechanism::Plain,
+        }),
+    };
+    let username = match section.one_of(reader, &["username", "username_env"], false) {
+        Some(("username_env", node)) => variable(reader, &node),
+        Some((_, node)) => {
+            let name = node.text(reader, "the user or API key");
+            name.and_then(|name| {
+                if name.is_empty() {
+                    reader.report(ErrorCode::Invalid, &node.at, "this user name is empty", "the user or API key");
+                }
+                (!name.is_empty()).then(|| name.to_owned())
+            })
+        }
+        None => None,
+    };
+    let password = secret(reader, section, "password_file", "password_env", password_override);
+    Some(Sasl { mechanism: mechanism?, username: username?, password: password? })
+}
+
+/// A secret from the overriding variable, from a file, or from a named variable.
+pub(super) fn secret(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    file_key: &'static str,
+    env_key: &'static str,
+    override_name: &str,
+) -> Option<Secret> {
+    let overriding = reader.env.var(override_name).filter(|value| !value.is_empty());
+    let chosen = section.one_of(reader, &[file_key, env_key], overriding.is_some());
+    if let Some(value) = overriding {
+        let origin = Origin::Env(override_name.to_owned());
+        let path = section.key_path(file_key.trim_end_matches("_file"));
+        reader.settings.push(Setting { path, value: "***".to_owned(), origin });
+        return Some(Secret::new(value));
+    }
+    match chosen? {
+        (key, node) if key == env_key => variable(reader, &node).map(Secret::new),
+        (_, node) => secret_file(reader, &node),
+    }
+}
+
+/// The value of a variable that the file names. The name is repeated only where it looks like one: some write the secret itself
+/// here.
+fn variable(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
+    let allowed = "the name of an environment variable that is set";
+    let name = node.text(reader, allowed)?;
+    let shown =
+        if looks_like_variable(name) { format!("the environment variable {name}") } else { "this variable".to_owned() };
+    let problem = match reader.env.var(name) {
+        Some(value) if !value.is_empty() => return Some(value),
+        Some(_) => format!("{shown} is empty"),
+        None => format!("{shown} is not set"),
+    };
+    reader.report(ErrorCode::SecretUnread, &node.at, problem, allowed);
+    None
+}
+
+fn secret_file(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
+    let allowed = "a file that holds the secret alone; relative paths begin at the directory of this file";
+    let text = node.text(reader, "the path of a file that holds the secret")?;
+    let path = reader.path(text);
+    let shown = path.display();
+    match reader.env.secret_file(&path) {
+        Ok(file) if file.secret.expose().trim().is_empty() => {
+            reader.report(ErrorCode::SecretUnread, &node.at, format!("{shown} is empty"), allowed);
+            None
+        }
+        Ok(file) => {
+            if file.world_readable {
+                let problem = format!("everyone on this host can read {shown}");
+                reader.report(ErrorCode::OpenSecret, &node.at, problem, format!("chmod 600 {shown}"));
+            }
+            Some(file.secret)
+        }
+        Err(error) => {
+            reader.report(ErrorCode::SecretUnread, &node.at, format!("{shown} cannot be read: {error}"), allowed);
+            None
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `[[replicate]]`: what is copied from the peer's cluster into the local one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::error::ErrorCode;
+use super::super::raw::{Node, Reader, Section};
+use super::super::{ClusterConfig, FlowConfig, value};
+
+pub(super) const FLOW: &[&str] = &[
+    "name",
+    "topics",
+    "exclude",
+    "rename",
+    "prefix",
+    "suffix",
+    "groups",
+    "replication_factor",
+    "isolation",
+    "sync_configs",
+    "refresh",
+];
+
+/// Kafka's own topics and those of Kafka Connect and MirrorMaker.
+const EXCLUDE: &[&str] = &["__.*", ".*[-.]internal"];
+
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    root: &Section<'_>,
+    local: Option<&ClusterConfig>,
+    peer: Option<&ClusterConfig>,
+) -> Option<Vec<FlowConfig>> {
+    let Some(node) = root.get("replicate") else {
+        return Some(Vec::new());
+    };
+    let default_name = local.zip(peer).map(|(local, peer)| default_name(&peer.cluster, &local.cluster));
+    let mut flows = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut whole = true;
+    for element in node.array(reader, "a list of flows, each begun by [[replicate]]")? {
+        let Some(section) = element.table(reader, FLOW) else {
+            whole = false;
+            continue;
+        };
+        match flow(reader, &section, default_name.as_deref()) {
+            Some(flow) => {
+                if !names.insert(flow.name.clone()) {
+                    let at = section.get("name").map_or_else(|| section.at.clone(), |node| node.at);
+                    let problem = format!("two flows are named `{}`", flow.name);
+                    reader.report(ErrorCode::Duplicate, &at, problem, "give each flow a `name` of its own");
+                }
+                flows.push(flow);
+            }
+            None => whole = false,
+        }
+    }
+    whole.then_some(flows)
+}
+
+/// `<peer>-<local>` in the letters that names of flows have.
+pub(in super::super) fn default_name(peer: &str, local: &str) -> String {
+    let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    format!("{peer}-{local}").chars().map(fold).take(63).collect()
+}
+
+fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&str>) -> Option<FlowConfig> {
+    let name = match section.get("name") {
+        Some(node) => node.parse(reader, value::SLUG, value::slug),
+        None => default_name.map(|name| {
+            reader.default(section.key_path("name"), format!("{name:?}"));
+            name.to_owned()
+        }),
+    };
+    let topics_node = section.required(reader, "topics", "['orders[.].*']");
+    let topics = topics_node.and_then(|node| node.full_list(reader, value::REGEX, value::regex));
+    let exclude = match section.get("exclude") {
+        Some(node) => node.list(reader, value::REGEX, value::regex),
+        None => {
+            reader.default(section.key_path("exclude"), format!("{EXCLUDE:?}"));
+            Some(EXCLUDE.iter().map(|&text| text.to_owned()).collect())
+        }
+    };
+    let rename = rename(reader, section, topics.as_deref());
+    let groups = match section.get("groups") {
+        Some(node) => node.list(reader, value::REGEX, value::regex),
+        None => {
+            reader.default(section.key_path("groups"), "[]");
+            Some(Vec::new())
+        }
+    };
+    let replication_factor = match section.get("replication_factor") {
+        None => {
+            reader.default(section.key_path("replication_factor"), "the target cluster's default");
+            Some(None)
+        }
+        Some(node) => node.int(reader, 1..=32_767).and_then(|n| i16::try_from(n).ok()).map(Some),
+    };
+    let read_committed = match section.get("isolation") {
+        None => {
+            reader.default(section.key_path("isolation"), "\"read_committed\"");
+            Some(true)
+        }
+        Some(node) => node.word(reader, &["read_committed", "read_uncommitted"]).map(|index| index == 0),
+    };
+    let sync_configs = match section.get("sync_configs") {
+        None => {
+            reader.default(section.key_path("sync_configs"), "true");
+            Some(true)
+        }
+        Some(node) => node.bool(reader),
+    };
+    let refresh = match section.get("refresh") {
+        None => {
+            reader.default(section.key_path("refresh"), "\"5s\"");
+            Some(Duration::from_secs(5))
+        }
+        Some(node) => {
+            let allowed = "a duration from \"100ms\" to \"1h\"";
+            node.parse(reader, allowed, |text| {
+                value::duration(text, &(Duration::from_millis(100)..=Duration::from_secs(3600)))
+            })
+        }
+    };
+    Some(FlowConfig {
+        name: name?,
+        topics: topics?,
+        exclude: exclude?,
+        rename: rename?,
+        groups: groups?,
+        replication_factor: replication_factor?,
+        read_committed: read_committed?,
+        sync_configs: sync_configs?,
+        refresh: refresh?,
+    })
+}
+
+/// The template of target names, from whichever of the three keys is there.
+fn rename(reader: &mut Reader<'_>, section: &Section<'_>, topics: Option<&[String]>) -> Option<String> {
+    match section.one_of(reader, &["rename", "prefix", "suffix"], true) {
+        None => {
+            reader.default(section.key_path("rename"), "\"${topic}\"");
+            Some("${topic}".to_owned())
+        }
+        Some(("rename", node)) => {
+            let template = node.parse(reader, value::RENAME, value::rename)?;
+            one_target_a_topic(reader, &node, &template, topics)?;
+            Some(template)
+        }
+        Some((key, node)) => {
+            let part = node.parse(reader, "letters, digits, `.`, `_` and `-`", value::topic_part)?;
+            Some(if key == "prefix" { format!("{part}${{topic}}") } else { format!("${{topic}}{part}") })
+        }
+    }
+}
+
+/// A template without `${topic}` is for one topic alone.
+fn one_target_a_topic(
+    reader: &mut Reader<'_>,
+    node: &Node<'_>,
+    template: &str,
+    topics: Option<&[String]>,
+) -> Option<()> {
+    let one = topics.is_none_or(|topics| topics.len() == 1 && value::literal(&topics[0]).is_some());
+    if template.contains("${topic}") || one {
+        return Some(());
+    }
+    let problem = format!("`{template}` would be the name of every topic that matches");
+    reader.report(
+        ErrorCode::Invalid,
+        &node.at,
+        problem,
+        "`${topic}` must stand in it where more than one topic can match",
+    );
+    None
+}

@@ -1,0 +1,297 @@
+//! The operator's file, parsed once into one typed [`Config`] that cannot be wrong.
+//!
+//! Rules kept here: every mistake of a file is reported in one run, with line, column and the nearest valid name; secrets are
+//! read from files or the environment and never shown; each domain gets its own struct and sees no other.
+
+mod env;
+mod error;
+pub mod firewall;
+mod load;
+mod raw;
+mod secret;
+pub mod setenv;
+mod shell;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use env::{Env, MapEnv, ProcessEnv, SecretFile, WithoutSecrets};
+pub use error::{ConfigErrors, ErrorCode, Finding, Source};
+pub use load::{Loaded, Origin, Setting, keys, load, parse};
+pub use secret::Secret;
+
+use crate::net::HostPort;
+
+/// Everything one endpoint was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the link, the same on both sides: `[a-z0-9-]{1,63}`.
+    pub link: String,
+    /// The cluster beside this process.
+    pub local: ClusterConfig,
+    /// The cluster at the other end.
+    pub peer: ClusterConfig,
+    /// How the two endpoints reach and recognise each other.
+    pub tunnel: TunnelConfig,
+    /// What the peer may reach here.
+    pub expose: ExposeConfig,
+    /// How local clients reach the peer's brokers.
+    pub proxy: ProxyConfig,
+    /// What is copied from the peer's cluster into the local one.
+    pub replicate: Vec<FlowConfig>,
+    /// The local admin port.
+    pub admin: AdminConfig,
+    /// Where the endpoint keeps what must survive a restart (local addresses, ports). Created when missing.
+    pub state_dir: PathBuf,
+}
+
+/// One Kafka cluster, as this endpoint knows it.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// The operator's name for it, for example `orange`.
+    pub cluster: String,
+    /// Bootstrap servers by the names they have in their own network; at least one.
+    pub bootstrap: Vec<HostPort>,
+    /// How to talk to it; `None` where this side never does (no credentials needed on this side).
+    pub security: Option<Security>,
+}
+
+/// Kafka's `security.protocol` with what it needs.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    /// TLS towards the brokers (`SSL`, `SASL_SSL`).
+    pub tls: Option<TlsClient>,
+    /// SASL towards the brokers (`SASL_PLAINTEXT`, `SASL_SSL`).
+    pub sasl: Option<Sasl>,
+}
+
+/// TLS as a client.
+#[derive(Debug, Clone)]
+pub struct TlsClient {
+    /// PEM bundle of trusted CAs; `None` for the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM certificate chain and key of this client, both or neither.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether the certificate must be for the broker's host name. Only ever false where the operator wrote so.
+    pub verify_hostname: bool,
+}
+
+/// SASL credentials.
+#[derive(Debug, Clone)]
+pub struct Sasl {
+    /// The mechanism.
+    pub mechanism: SaslMechanism,
+    /// The user or API key.
+    pub username: String,
+    /// The password or API secret.
+    pub password: Secret,
+}
+
+/// SASL mechanisms that the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SaslMechanism {
+    /// RFC 4616.
+    Plain,
+    /// RFC 5802 with SHA-256.
+    ScramSha256,
+    /// RFC 5802 with SHA-512.
+    ScramSha512,
+}
+
+/// How the two endpoints reach and recognise each other.
+#[derive(Debug, Clone)]
+pub struct TunnelConfig {
+    /// Whether this side listens or dials.
+    pub role: TunnelRole,
+    /// How both sides prove who they are.
+    pub auth: TunnelAuth,
+    /// Number of carriers the dialling side keeps.
+    pub carriers: Carriers,
+    /// This side's address as the other network sees it, for the printed firewall rules.
+    pub public_address: Option<String>,
+    /// The peer's address as this network sees it: the `from` of the firewall rule.
+    pub peer_address: Option<String>,
+    /// Bounds.
+    pub limits: TunnelLimits,
+}
+
+/// Whether this side opens the port or dials it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TunnelRole {
+    /// Opens this port: the one inbound rule.
+    Listen(SocketAddr),
+    /// Dials the peer's port.
+    Dial(HostPort),
+}
+
+/// How both sides prove who they are.
+#[derive(Debug, Clone)]
+pub enum TunnelAuth {
+    /// Noise with a pre-shared key made from the shared secret.
+    Noise {
+        /// The shared secret, known to be strong.
+        secret: Secret,
+    },
+    /// TLS 1.3, mutual.
+    Tls {
+        /// PEM chain of this endpoint.
+        cert: PathBuf,
+        /// PEM key of this endpoint.
+        key: PathBuf,
+        /// Whom to trust at the other end.
+        peer: TlsPeer,
+    },
+}
+
+/// Whom to trust at the other end of a TLS tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsPeer {
+    /// Any certificate of this CA with this name among its subject alternative names.
+    Ca {
+        /// PEM bundle.
+        ca: PathBuf,
+        /// Expected DNS name, for example `source.linkspan`.
+        name: String,
+    },
+    /// Exactly this certificate: SHA-256 over its DER form.
+    Pin([u8; 32]),
+}
+
+/// Number of carriers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carriers {
+    /// The program decides, 1 to 16, beginning with 2.
+    Auto,
+    /// Always this many, 1 to 16.
+    Fixed(u8),
+}
+
+/// Bounds of a tunnel. Defaults are in [`TunnelLimits::default`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelLimits {
+    /// Streams open at once, both directions together.
+    pub streams: u32,
+    /// New streams a second that the peer may open here.
+    pub opens_per_second: u32,
+    /// Handshakes in progress at once.
+    pub handshakes: u32,
+    /// Bytes of all streams held in memory for the peer (sent and unacknowledged, received and undelivered).
+    pub buffered_bytes: u64,
+    /// How long streams live without any carrier before they are reset.
+    pub park: Duration,
+}
+
+impl Default for TunnelLimits {
+    fn default() -> Self {
+        Self {
+            streams: 16_384,
+            opens_per_second: 50_000,
+            handshakes: 64,
+            buffered_bytes: 256 << 20,
+            park: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the peer may reach here. Everything else is refused before any look-up or dial.
+#[derive(Debug, Clone, Default)]
+pub struct ExposeConfig {
+    /// `host:port` patterns: `*` stands for one or more whole labels at the left, or for any port.
+    pub allow: Vec<String>,
+    /// Names with fixed addresses at the exit, instead of the resolver's answer.
+    pub resolve: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// How local clients reach the peer's brokers.
+#[derive(Debug, Clone)]
+pub enum ProxyConfig {
+    /// Not at all; the embedded replicator needs no proxy.
+    Off,
+    /// Under their own names.
+    Names(NamesConfig),
+    /// Under local addresses, rewritten in every Kafka API that carries one.
+    Rewrite(RewriteConfig),
+}
+
+/// Mode `names`.
+#[derive(Debug, Clone)]
+pub struct NamesConfig {
+    /// Where the DNS server listens, UDP and TCP.
+    pub dns_listen: Vec<SocketAddr>,
+    /// Zones answered here (lower case, no dots at the ends); from the peer's bootstrap names unless set.
+    pub zones: Vec<String>,
+    /// What names are answered with.
+    pub addresses: AddressPlan,
+    /// Ports to listen on at each address; those of the peer's bootstrap servers unless set.
+    pub ports: Vec<u16>,
+    /// What becomes of questions outside the zones.
+    pub forward: Forward,
+}
+
+/// What names of the peer's zones are answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressPlan {
+    /// Each name its own address out of this network (address and prefix length), for clients on this host.
+    PerName(Ipv4Addr, u8),
+    /// All names this one address of this host; TLS SNI tells them apart. For clients on other hosts.
+    Shared(IpAddr),
+}
+
+/// What becomes of DNS questions outside the zones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forward {
+    /// Refused.
+    Refuse,
+    /// Asked of the servers in the system's configuration.
+    System,
+    /// Asked of these servers.
+    Servers(Vec<SocketAddr>),
+}
+
+/// Mode `rewrite`.
+#[derive(Debug, Clone)]
+pub struct RewriteConfig {
+    /// Where the bootstrap listener binds; brokers' listeners bind the same address.
+    pub listen: SocketAddr,
+    /// Host name or address that clients are told; that of `listen` unless set.
+    pub advertise: String,
+    /// Ports for brokers, each given to one node for ever.
+    pub ports: RangeInclusive<u16>,
+    /// TLS towards the brokers, where they want it; clients speak plaintext to the proxy.
+    pub upstream_tls: Option<TlsClient>,
+}
+
+/// One flow: topics of the peer's cluster copied into the local one.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    /// Name of the flow, unique on this side: `[a-z0-9-]{1,63}`; `<peer cluster>-<local cluster>` unless set.
+    pub name: String,
+    /// Regular expressions that a topic must match one of, whole.
+    pub topics: Vec<String>,
+    /// Regular expressions that a topic must match none of, whole.
+    pub exclude: Vec<String>,
+    /// Target name: `${topic}` stands for the source's name.
+    pub rename: String,
+    /// Groups whose offsets follow (a later version of the replicator reads it).
+    pub groups: Vec<String>,
+    /// Replication factor of created topics; `None` for the target's default.
+    pub replication_factor: Option<i16>,
+    /// Whether aborted and open transactions stay behind.
+    pub read_committed: bool,
+    /// Whether configs of existing target topics follow the source.
+    pub sync_configs: bool,
+    /// How often topics and partitions of the source are looked at.
+    pub refresh: Duration,
+}
+
+/// The local admin port.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// Where it listens; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+}

@@ -1,0 +1,185 @@
+//! The FIN and RST matrix over real loopback sockets: what the far applications see with the relay between them is what they
+//! would see without.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::{End, Relayed, relay};
+use crate::net::tcp::TcpConn;
+
+/// An application's socket and the relay's end of it.
+async fn pair() -> (TcpStream, TcpConn) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (ours, _) = listener.accept().await.unwrap();
+    (app, TcpConn::new(ours))
+}
+
+/// Two applications with a relay between them.
+async fn joined() -> (TcpStream, TcpStream, JoinHandle<Relayed>) {
+    let ((left, mut a), (right, mut b)) = (pair().await, pair().await);
+    let task = tokio::spawn(async move { relay(&mut a, &mut b).await });
+    (left, right, task)
+}
+
+fn reset(socket: TcpStream) {
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(socket);
+}
+
+async fn read_all(socket: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).await.map(|_| bytes).map_err(|e| e.kind())
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn fin_goes_through_after_the_last_byte_and_leaves_the_other_direction_open() {
+    for left_first in [true, false] {
+        for len in [0, 1, 3_000_000] {
+            let (left, right, task) = joined().await;
+            let (mut first, mut second) = if left_first { (left, right) } else { (right, left) };
+            let sent = pattern(len);
+            let expected = sent.clone();
+            let writer = tokio::spawn(async move {
+                first.write_all(&sent).await.unwrap();
+                first.shutdown().await.unwrap();
+                // Half-closed: answers still arrive.
+                let answer = read_all(&mut first).await;
+                (first, answer)
+            });
+            assert_eq!(read_all(&mut second).await.unwrap(), expected);
+            second.write_all(b"answer after FIN").await.unwrap();
+            second.shutdown().await.unwrap();
+            let (_first, answer) = writer.await.unwrap();
+            assert_eq!(answer.unwrap(), b"answer after FIN");
+            let relayed = task.await.unwrap();
+            assert_eq!(relayed.end, End::Clean);
+            let (there, back) = (len as u64, 16);
+            let seen = if left_first { (relayed.a_to_b, relayed.b_to_a) } else { (relayed.b_to_a, relayed.a_to_b) };
+            assert_eq!(seen, (there, back));
+        }
+    }
+}
+
+#[tokio::test]
+async fn rst_goes_through_as_rst_with_nothing_in_flight() {
+    for left_first in [true, false] {
+        let (left, right, task) = joined().await;
+        let (first, mut second) = if left_first { (left, right) } else { (right, left) };
+        reset(first);
+        assert_eq!(read_all(&mut second).await, Err(ErrorKind::ConnectionReset));
+        assert_eq!(task.await.unwrap().end, if left_first { End::CutByA } else { End::CutByB });
+    }
+}
+
+#[tokio::test]
+async fn rst_with_data_in_flight_never_ends_as_fin() {
+    for left_first in [true, false] {
+        let (left, right, task) = joined().await;
+        let (mut first, mut second) = if left_first { (left, right) } else { (right, left) };
+        first.write_all(&pattern(100_000)).await.unwrap();
+        reset(first);
+        assert_eq!(read_all(&mut second).await, Err(ErrorKind::ConnectionReset));
+        assert_ne!(task.await.unwrap().end, End::Clean);
+    }
+}
+
+#[tokio::test]
+async fn rst_while_the_other_direction_is_blocked_is_seen_at_once() {
+    let (mut left, mut right, task) = joined().await;
+    // The left application does not read: everything between is full when writing stops making progress.
+    let block = vec![7; 1 << 20];
+    while tokio::time::timeout(Duration::from_millis(200), right.write_all(&block)).await.is_ok() {}
+    left.write_all(b"x").await.unwrap();
+    reset(left);
+    assert_eq!(task.await.unwrap().end, End::CutByA);
+    let mut byte = [0; 2];
+    // The byte before the reset may or may not have come through; a clean end may not.
+    let seen = match right.read(&mut byte).await {
+        Ok(1) => right.read(&mut byte).await,
+        other => other,
+    };
+    assert_eq!(seen.map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn rst_after_fin_reaches_the_answering_side() {
+    let (mut left, mut right, task) = joined().await;
+    left.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut right).await.unwrap(), b"");
+    reset(left);
+    // The answer finds nobody: the first bytes draw the reset, the next ones meet it.
+    let failed = loop {
+        if let Err(error) = right.write_all(&[1; 1024]).await {
+            break error.kind();
+        }
+    };
+    assert!(matches!(failed, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{failed:?}");
+    assert_eq!(task.await.unwrap().end, End::CutByA);
+}
+
+#[tokio::test]
+async fn rst_after_fin_reaches_a_side_that_says_nothing() {
+    let (mut left, mut right, task) = joined().await;
+    left.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut right).await.unwrap(), b"");
+    reset(left);
+    assert_eq!(task.await.unwrap().end, End::CutByA);
+    assert!(right.write_all(b"x").await.is_err());
+}
+
+#[tokio::test]
+async fn closing_with_unread_bytes_is_a_cut() {
+    let (left, mut right, task) = joined().await;
+    right.write_all(b"never read").await.unwrap();
+    let mut peeked = [0; 10];
+    while left.peek(&mut peeked).await.unwrap() < 10 {}
+    drop(left);
+    assert_eq!(read_all(&mut right).await, Err(ErrorKind::ConnectionReset));
+    assert_eq!(task.await.unwrap().end, End::CutByA);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_dropped_resets_both() {
+    let (mut left, mut right, task) = joined().await;
+    left.write_all(b"hello").await.unwrap();
+    let mut bytes = [0; 5];
+    right.read_exact(&mut bytes).await.unwrap();
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert_eq!(read_all(&mut left).await, Err(ErrorKind::ConnectionReset));
+    assert_eq!(read_all(&mut right).await, Err(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn both_directions_full_at_once_do_not_stop_each_other() {
+    let (left, right, task) = joined().await;
+    let sent = pattern(8 << 20);
+    let sides = [left, right].map(|socket| {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = socket.into_split();
+            let write = async {
+                writer.write_all(&sent).await.unwrap();
+                writer.shutdown().await.unwrap();
+            };
+            let mut received = Vec::new();
+            let (read, ()) = tokio::join!(reader.read_to_end(&mut received), write);
+            read.unwrap();
+            assert!(received == sent);
+        })
+    });
+    for side in sides {
+        side.await.unwrap();
+    }
+    let len = 8 << 20;
+    assert_eq!(task.await.unwrap(), Relayed { a_to_b: len, b_to_a: len, end: End::Clean });
+}
