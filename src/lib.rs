@@ -22,5 +22,6 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod kafka;
 pub mod lifecycle;
 pub mod net;
