@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api;
+pub mod batch;
 pub mod frame;
 pub mod header;
 pub mod primitives;
