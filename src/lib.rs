@@ -21,6 +21,7 @@
 //! Who may use whom stands in ARCHITECTURE.md and is kept by `tests::rooms_keep_to_their_neighbours` below.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod config;
 pub mod kafka;
 pub mod lifecycle;
