@@ -26,3 +26,4 @@ pub mod config;
 pub mod kafka;
 pub mod lifecycle;
 pub mod net;
+pub mod tunnel;

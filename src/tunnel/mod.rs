@@ -1,0 +1,3 @@
+//! Streams over a session over carriers, and what the peer may dial here.
+
+pub mod session;

@@ -1,0 +1,298 @@
+//! What the peer's frames do to streams.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::error::{OpenFailure, StreamEnd, Violation};
+use super::frame::{Frame, Report, Side};
+use super::streams::{Phase, Stream};
+use super::window::EARLY;
+use super::{ACK_DELAY, CarrierId, Event, Session};
+
+/// Most separate ranges of the peer's stream ids: it uses them in order, and a few overtake each other between carriers.
+const MAX_ID_RANGES: usize = 65_536;
+/// Most streams that wait to be told gone.
+const MAX_GONE: usize = 65_536;
+
+/// What an id stands for here.
+enum Known {
+    Live,
+    /// Was there, is over.
+    Over,
+    /// The peer's, not opened yet.
+    Unseen,
+}
+
+impl Session {
+    pub(super) fn on_stream_frame(&mut self, now: Instant, id: CarrierId, frame: Frame) -> Result<(), Violation> {
+        match frame {
+            Frame::Data { sid, offset, fin, data } => self.on_data(now, id, sid, offset, data, fin),
+            Frame::Credit(report) => self.on_credit(report),
+            Frame::Open { sid, max_off, port, host } => self.on_open(now, sid, max_off, port, host),
+            Frame::OpenOk { sid, max_off } => self.on_open_ok(sid, max_off),
+            Frame::OpenErr { sid, code, value, detail } => self.on_open_err(sid, OpenFailure { code, value, detail }),
+            Frame::Reset { sid, .. } => self.on_reset(sid),
+            Frame::Gone { sid } => self.on_gone(sid),
+            other => Err(Violation::Unexpected { frame: other.name(), state: "attached" }),
+        }
+    }
+
+    fn known(&self, sid: u64, frame: &'static str) -> Result<Known, Violation> {
+        if self.streams.get(&sid).is_some_and(|stream| stream.is_live()) {
+            return Ok(Known::Live);
+        }
+        let Some(incarnation) = &self.incarnation else {
+            return Ok(Known::Over);
+        };
+        let ours = (sid % 2 == 1) == (self.config.side == Side::Dialler);
+        if sid == 0 || (ours && sid >= incarnation.next_id) {
+            return Err(Violation::BadStreamId { frame, sid });
+        }
+        Ok(if ours || incarnation.seen.contains(sid / 2) { Known::Over } else { Known::Unseen })
+    }
+
+    fn mark_seen(&mut self, sid: u64) -> Result<(), Violation> {
+        if let Some(incarnation) = &mut self.incarnation {
+            incarnation.seen.insert(sid / 2, sid / 2 + 1);
+            let count = incarnation.seen.pieces();
+            if count > MAX_ID_RANGES {
+                return Err(Violation::Flood { what: "scattered stream ids", count, limit: MAX_ID_RANGES });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing of the stream is held here.
+    pub(super) fn tell_gone(&mut self, sid: u64) -> Result<(), Violation> {
+        self.gone.insert(sid);
+        if self.gone.len() > MAX_GONE {
+            return Err(Violation::Flood { what: "frames of ended streams", count: self.gone.len(), limit: MAX_GONE });
+        }
+        self.wake_any();
+        Ok(())
+    }
+
+    fn on_data(
+        &mut self,
+        now: Instant,
+        id: CarrierId,
+        sid: u64,
+        offset: u64,
+        data: Bytes,
+        fin: bool,
+    ) -> Result<(), Violation> {
+        match self.known(sid, "DATA")? {
+            Known::Live => {}
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => return Err(Violation::BadStreamId { frame: "DATA", sid }),
+        }
+        if let Some(carrier) = self.carriers.get_mut(&id) {
+            carrier.live.on_data(now, false);
+        }
+        let id = self.name(sid);
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Ok(());
+        };
+        if !matches!(stream.phase, Phase::Opening { .. } | Phase::Offered | Phase::Open) {
+            return Ok(());
+        }
+        if matches!(stream.phase, Phase::Opening { .. }) {
+            // OPEN_OK is late on another carrier; data says as much.
+            stream.phase = Phase::Open;
+            self.events.push_back(Event::Answered(id));
+        }
+        let len = data.len() as u64;
+        let got = stream.recv.on_data(sid, offset, data, fin)?;
+        self.budget.received += got.gained;
+        self.counters.bytes_in += got.gained;
+        self.counters.duplicate_bytes += len - got.gained;
+        if stream.released && got.gained > 0 {
+            // Nobody will read it.
+            self.cut(sid, 1);
+            return Ok(());
+        }
+        let complete = stream.recv.is_complete();
+        let due = complete || got.duplicate || stream.recv.recv_off() - stream.told >= stream.window.target() / 4;
+        if got.readable && std::mem::take(&mut stream.read_blocked) {
+            self.events.push_back(Event::Readable(id));
+        }
+        if due {
+            self.flag(sid, |ctl| &mut ctl.credit);
+        } else {
+            self.acks.insert(sid);
+            self.ack_at.get_or_insert(now + ACK_DELAY);
+        }
+        if complete {
+            self.retire_if_done(sid)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_credit(&mut self, report: Report) -> Result<(), Violation> {
+        let Report { sid, recv_off, max_off } = report;
+        match self.known(sid, "CREDIT")? {
+            Known::Live => {}
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => return Ok(()),
+        }
+        let id = self.name(sid);
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Ok(());
+        };
+        if !matches!(stream.phase, Phase::Opening { .. } | Phase::Open) {
+            return Ok(());
+        }
+        let freed = stream.send.on_credit(sid, recv_off, max_off)?;
+        self.budget.sent -= freed;
+        if stream.write_blocked
+            && stream.send.room() > 0
+            && self.budget.send_room(stream.send.buffered()) > 0
+            && !stream.released
+        {
+            stream.write_blocked = false;
+            self.events.push_back(Event::Writable(id));
+        }
+        if freed > 0 {
+            self.feed_starved();
+        }
+        self.retire_if_done(sid)
+    }
+
+    /// A stream is over when both directions are finished, received and acknowledged; the peer is told so.
+    pub(super) fn retire_if_done(&mut self, sid: u64) -> Result<(), Violation> {
+        let done = self
+            .streams
+            .get(&sid)
+            .is_some_and(|s| matches!(s.phase, Phase::Open) && s.send.all_acked() && s.recv.is_complete());
+        if done {
+            self.conclude(sid, Phase::Retired);
+            self.tell_gone(sid)?;
+        }
+        Ok(())
+    }
+
+    fn on_open(&mut self, now: Instant, sid: u64, max_off: u64, port: u16, host: String) -> Result<(), Violation> {
+        match self.known(sid, "OPEN")? {
+            Known::Live => {
+                let stream = self.streams.get(&sid).expect("known to be live");
+                if stream.mine {
+                    return Err(Violation::BadStreamId { frame: "OPEN", sid });
+                }
+                // Sent again after a loss: so is the answer.
+                if matches!(stream.phase, Phase::Open | Phase::Refused(_)) {
+                    self.flag(sid, |ctl| &mut ctl.answer);
+                }
+                return Ok(());
+            }
+            Known::Over if (sid % 2 == 1) == (self.config.side == Side::Dialler) => {
+                return Err(Violation::BadStreamId { frame: "OPEN", sid });
+            }
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => {}
+        }
+        self.mark_seen(sid)?;
+        // Refused streams stay until the peer lets go of them; a peer that never does must not fill the memory.
+        let hard = self.config.streams.saturating_mul(2).saturating_add(1024);
+        if self.streams.len() >= hard {
+            return Err(Violation::Flood { what: "streams", count: self.streams.len(), limit: hard });
+        }
+        let open = self.streams.len();
+        let refusal = if self.draining {
+            Some("the endpoint is shutting down".to_owned())
+        } else if open >= self.config.streams {
+            Some(format!("{open} streams are open, limit {}", self.config.streams))
+        } else if !self.opens.take(now) {
+            Some(format!("more than {} new streams a second", self.opens.per_second))
+        } else if self.budget.is_full() {
+            Some(format!("{} bytes wait to be read, limit {}", self.budget.received, self.budget.limit()))
+        } else {
+            None
+        };
+        let phase = refusal.map_or(Phase::Offered, |detail| Phase::Refused(OpenFailure::limit(detail)));
+        let refused = matches!(phase, Phase::Refused(_));
+        let mut stream = Stream::new(false, phase, max_off);
+        stream.released = refused;
+        self.budget.promised += u64::from(EARLY);
+        self.streams.insert(sid, Box::new(stream));
+        if refused {
+            self.flag(sid, |ctl| &mut ctl.answer);
+        } else {
+            self.events.push_back(Event::Offered { id: self.name(sid), host, port });
+        }
+        Ok(())
+    }
+
+    fn on_open_ok(&mut self, sid: u64, max_off: u64) -> Result<(), Violation> {
+        match self.known(sid, "OPEN_OK")? {
+            Known::Live => {}
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => return Err(Violation::BadStreamId { frame: "OPEN_OK", sid }),
+        }
+        let id = self.name(sid);
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Ok(());
+        };
+        if !stream.mine {
+            return Err(Violation::BadStreamId { frame: "OPEN_OK", sid });
+        }
+        if matches!(stream.phase, Phase::Opening { .. }) {
+            stream.phase = Phase::Open;
+            stream.ctl.open = false;
+            self.events.push_back(Event::Answered(id));
+        }
+        self.schedule(sid);
+        self.on_credit(Report { sid, recv_off: 0, max_off })
+    }
+
+    fn on_open_err(&mut self, sid: u64, failure: OpenFailure) -> Result<(), Violation> {
+        match self.known(sid, "OPEN_ERR")? {
+            Known::Live => {}
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => return Err(Violation::BadStreamId { frame: "OPEN_ERR", sid }),
+        }
+        match self.streams.get(&sid).map(|stream| (&stream.phase, stream.mine)) {
+            Some((Phase::Opening { .. }, _)) => self.conclude(sid, Phase::Failed(failure)),
+            // Our RESET crossed it; both sides let go.
+            Some((Phase::Resetting(_), true)) => self.conclude(sid, Phase::Cut(StreamEnd::ResetByUs)),
+            _ => return Err(Violation::BadStreamId { frame: "OPEN_ERR", sid }),
+        }
+        self.tell_gone(sid)
+    }
+
+    fn on_reset(&mut self, sid: u64) -> Result<(), Violation> {
+        match self.known(sid, "RESET")? {
+            Known::Live => self.conclude(sid, Phase::Cut(StreamEnd::ResetByPeer)),
+            Known::Over => {}
+            // RESET overtook OPEN on another carrier: the id is used, OPEN will find it over.
+            Known::Unseen => self.mark_seen(sid)?,
+        }
+        self.tell_gone(sid)
+    }
+
+    fn on_gone(&mut self, sid: u64) -> Result<(), Violation> {
+        let Known::Live = self.known(sid, "GONE")? else {
+            return Ok(());
+        };
+        let Some(stream) = self.streams.get(&sid) else {
+            return Ok(());
+        };
+        let end = match stream.phase {
+            // The last acknowledgement was lost on the way, the stream was complete.
+            Phase::Open if stream.send.all_sent() && stream.recv.is_complete() => Phase::Retired,
+            Phase::Refused(_) | Phase::Resetting(_) => Phase::Cut(StreamEnd::ResetByUs),
+            _ => Phase::Cut(StreamEnd::ResetByPeer),
+        };
+        if matches!(end, Phase::Retired) {
+            let freed = self.streams.get_mut(&sid).map_or(0, |stream| {
+                let freed = stream.send.buffered();
+                stream.send.clear();
+                freed
+            });
+            self.budget.sent -= freed;
+            self.feed_starved();
+        }
+        self.conclude(sid, end);
+        Ok(())
+    }
+}

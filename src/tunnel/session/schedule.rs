@@ -1,0 +1,336 @@
+//! Who may send next. Control overtakes small streams, small streams overtake bulk, bulk streams share by bytes.
+//!
+//! A stream with data stands in the queue of one carrier, its home, so that its bytes mostly arrive in order. A carrier that
+//! has nothing left helps one that is stuck in its socket: that stripes a stream which one carrier cannot carry.
+
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::carriers::{Carrier, State};
+use super::frame::{Frame, MAX_REPORTS, Report};
+use super::streams::{Ctl, Phase};
+use super::{CarrierId, Session};
+
+/// Bytes that a stream may send in one go and still count as small.
+const SMALL_BURST: u64 = 64 * 1024;
+/// Bytes of a bulk stream's turn.
+const TURN: i64 = 64 * 1024;
+/// What is left of a turn below this is kept for the next one.
+const CRUMB: i64 = 1024;
+/// A batch may exceed its size by this, rather than end with a crumb.
+const MIN_PIECE: usize = 1024;
+/// A carrier is stuck when it has not pulled for so long although it has data.
+const STUCK_AFTER: Duration = Duration::from_millis(2);
+
+impl Session {
+    /// Marks a control frame of a stream as due; several of a kind are one.
+    pub(super) fn flag(&mut self, sid: u64, which: impl FnOnce(&mut Ctl) -> &mut bool) {
+        if let Some(stream) = self.streams.get_mut(&sid) {
+            *which(&mut stream.ctl) = true;
+            if !std::mem::replace(&mut stream.ctl_queued, true) {
+                self.ctl.push_back(sid);
+            }
+            self.wake_any();
+        }
+    }
+
+    /// Has the carrier pulled if it sleeps.
+    pub(super) fn wake(&mut self, id: CarrierId) {
+        if let Some(carrier) = self.carriers.get_mut(&id)
+            && std::mem::take(&mut carrier.idle)
+        {
+            carrier.woken = true;
+            self.events.push_back(super::Event::Wake(id));
+        }
+    }
+
+    /// Has some healthy carrier pull, unless one is about to anyway.
+    pub(super) fn wake_any(&mut self) {
+        let healthy_exists = self.carriers.values().any(Carrier::is_healthy);
+        let mut sleeper = None;
+        for (&id, carrier) in &self.carriers {
+            if if healthy_exists { carrier.is_healthy() } else { carrier.carries() } {
+                if carrier.woken {
+                    return;
+                }
+                if carrier.idle {
+                    sleeper = sleeper.or(Some(id));
+                }
+            }
+        }
+        if let Some(id) = sleeper {
+            self.wake(id);
+        }
+    }
+
+    /// Puts a stream that has data into a carrier's queue.
+    pub(super) fn schedule(&mut self, sid: u64) {
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        if stream.queued || !stream.is_sendable() {
+            return;
+        }
+        let opening = matches!(stream.phase, Phase::Opening { .. });
+        let usable = |id: &CarrierId| self.carriers.get(id).is_some_and(|c| c.is_healthy() || (opening && c.carries()));
+        let home = stream.home.filter(usable).or_else(|| {
+            if opening {
+                return None;
+            }
+            let healthy = self.carriers.iter().filter(|(_, carrier)| carrier.is_healthy());
+            let any = || self.carriers.iter().filter(|(_, carrier)| carrier.carries());
+            let least =
+                |(_, carrier): &(&CarrierId, &Carrier)| (carrier.small.len() + carrier.bulk.len(), !carrier.idle);
+            healthy.min_by_key(least).or_else(|| any().min_by_key(least)).map(|(&id, _)| id)
+        });
+        let Some(home) = home else {
+            return;
+        };
+        stream.home = Some(home);
+        stream.queued = true;
+        let small = stream.send.burst < SMALL_BURST;
+        if let Some(carrier) = self.carriers.get_mut(&home) {
+            if small { carrier.small.push_back(sid) } else { carrier.bulk.push_back(sid) }
+        }
+        self.wake(home);
+    }
+
+    /// After a carrier became able to carry.
+    pub(super) fn schedule_all(&mut self) {
+        let sids: Vec<_> = self.streams.keys().copied().collect();
+        for sid in sids {
+            self.schedule(sid);
+        }
+        self.wake_any();
+    }
+
+    /// Wakes a helper when a stream's home is stuck.
+    pub(super) fn share_backlog(&mut self, now: Instant, sid: u64) {
+        let home = self.streams.get(&sid).filter(|stream| stream.queued).and_then(|stream| stream.home);
+        let stuck = home.and_then(|home| self.carriers.get(&home)).is_some_and(|carrier| is_stuck(carrier, now));
+        if stuck {
+            let helper = self.carriers.iter().find(|(_, c)| c.idle && c.is_healthy()).map(|(&id, _)| id);
+            if let Some(helper) = helper {
+                self.wake(helper);
+            }
+        }
+    }
+
+    /// Fills `batch` with up to about `most` bytes for the carrier, most urgent first. An empty batch means: sleep until
+    /// [`super::Event::Wake`].
+    pub fn pull(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
+        let Some(carrier) = self.carriers.get_mut(&id) else {
+            return;
+        };
+        carrier.last_pull = now;
+        carrier.woken = false;
+        while let Some(frame) = carrier.outbox.pop_front() {
+            batch.push(&frame);
+        }
+        if carrier.state == State::Attached {
+            self.pull_reports(id, most, batch);
+        }
+        let helpful = self.carriers.values().any(Carrier::is_healthy);
+        let allowed =
+            self.carriers.get(&id).is_some_and(|carrier| carrier.is_healthy() || (carrier.carries() && !helpful));
+        if allowed {
+            self.pull_control(id, most, batch);
+            let before = batch.len();
+            self.pull_data(now, id, most, batch);
+            if batch.len() > before
+                && let Some(carrier) = self.carriers.get_mut(&id)
+            {
+                carrier.live.on_data(now, true);
+            }
+        }
+        if let Some(carrier) = self.carriers.get_mut(&id) {
+            carrier.idle = batch.is_empty();
+        }
+    }
+
+    fn pull_reports(&mut self, id: CarrierId, most: usize, batch: &mut Batch) {
+        while batch.len() < most
+            && let Some(from) = self.carriers.get(&id).and_then(|carrier| carrier.report_from)
+        {
+            let (reports, next) = self.next_reports(from, MAX_REPORTS);
+            batch.push(&Frame::Resume { last: next.is_none(), reports });
+            if let Some(carrier) = self.carriers.get_mut(&id) {
+                carrier.report_from = next;
+            }
+        }
+    }
+
+    fn pull_control(&mut self, id: CarrierId, most: usize, batch: &mut Batch) {
+        while batch.len() < most
+            && let Some(sid) = self.gone.pop_first()
+        {
+            batch.push(&Frame::Gone { sid });
+            if let Some(carrier) = self.carriers.get_mut(&id) {
+                carrier.on_told_gone(sid);
+            }
+        }
+        while batch.len() < most
+            && let Some(sid) = self.ctl.pop_front()
+        {
+            self.push_control(id, sid, batch);
+        }
+    }
+
+    fn push_control(&mut self, id: CarrierId, sid: u64, batch: &mut Batch) {
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        stream.ctl_queued = false;
+        let ctl = std::mem::take(&mut stream.ctl);
+        let max_off = stream.recv.max_off();
+        match &stream.phase {
+            Phase::Opening { host, port } => {
+                if ctl.open {
+                    batch.push(&Frame::Open { sid, max_off, port: *port, host: host.clone() });
+                    stream.home = Some(id);
+                    self.schedule(sid);
+                } else if ctl.credit {
+                    self.push_credit(sid, batch);
+                }
+            }
+            Phase::Open => {
+                if ctl.answer && !stream.mine {
+                    batch.push(&Frame::OpenOk { sid, max_off });
+                }
+                if ctl.credit {
+                    self.push_credit(sid, batch);
+                }
+            }
+            Phase::Offered if ctl.credit => self.push_credit(sid, batch),
+            Phase::Refused(failure) if ctl.answer => {
+                let (code, value, detail) = (failure.code, failure.value, failure.detail.clone());
+                batch.push(&Frame::OpenErr { sid, code, value, detail });
+            }
+            Phase::Resetting(code) if ctl.reset => {
+                batch.push(&Frame::Reset { sid, code: *code, final_off: stream.send.sent() });
+            }
+            _ => {}
+        }
+    }
+
+    fn push_credit(&mut self, sid: u64, batch: &mut Batch) {
+        if let Some(stream) = self.streams.get_mut(&sid) {
+            stream.told = stream.recv.recv_off();
+            batch.push(&Frame::Credit(Report { sid, recv_off: stream.told, max_off: stream.recv.max_off() }));
+            self.acks.remove(&sid);
+        }
+    }
+
+    fn pull_data(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
+        // Small streams may take three quarters of what is left while bulk waits: bulk never starves.
+        let small_until = batch.len() + most.saturating_sub(batch.len()) / 4 * 3;
+        while batch.len() < most {
+            let Some(carrier) = self.carriers.get_mut(&id) else {
+                return;
+            };
+            let small = !carrier.small.is_empty() && (batch.len() < small_until || carrier.bulk.is_empty());
+            let Some(&sid) = (if small { &carrier.small } else { &carrier.bulk }).front() else {
+                break;
+            };
+            let more = self.push_piece(id, sid, most, batch);
+            let Some(carrier) = self.carriers.get_mut(&id) else {
+                return;
+            };
+            let queue = if small { &mut carrier.small } else { &mut carrier.bulk };
+            match more {
+                More::SameTurn => {}
+                More::NextTurn => {
+                    queue.pop_front();
+                    carrier.bulk.push_back(sid);
+                }
+                More::No => {
+                    queue.pop_front();
+                    if let Some(stream) = self.streams.get_mut(&sid) {
+                        stream.queued = false;
+                    }
+                }
+            }
+        }
+        if batch.is_empty() {
+            self.help(now, id, most, batch);
+        }
+    }
+
+    /// One piece of the stream's turn into the batch.
+    fn push_piece(&mut self, id: CarrierId, sid: u64, most: usize, batch: &mut Batch) -> More {
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return More::No;
+        };
+        if !stream.is_sendable() {
+            return More::No;
+        }
+        if stream.turn < CRUMB {
+            stream.turn += TURN;
+        }
+        let room = batch.data_room().min((most - batch.len()).max(MIN_PIECE));
+        let Some(piece) = stream.send.take(id, room) else {
+            return More::No;
+        };
+        stream.turn -= i64::try_from(piece.len).unwrap_or(TURN);
+        if piece.again {
+            self.counters.replayed_bytes += piece.len as u64;
+        } else {
+            self.counters.bytes_out += piece.len as u64;
+        }
+        batch.push_data(sid, piece.offset, piece.fin, piece.len);
+        stream.send.slices(piece, |bytes| batch.payload(bytes));
+        if !stream.is_sendable() {
+            stream.send.burst = 0;
+            stream.turn = 0;
+            More::No
+        } else if stream.turn < CRUMB {
+            More::NextTurn
+        } else {
+            More::SameTurn
+        }
+    }
+
+    /// Takes from the fullest carrier that is stuck.
+    fn help(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
+        let stuck = self
+            .carriers
+            .iter()
+            .filter(|(other, carrier)| **other != id && is_stuck(carrier, now))
+            .max_by_key(|(_, carrier)| carrier.small.len() + carrier.bulk.len());
+        let Some((&other, carrier)) = stuck else {
+            return;
+        };
+        let sids: Vec<_> = carrier.small.iter().chain(&carrier.bulk).copied().take(16).collect();
+        for sid in sids {
+            // Data of a stream that is not answered stays behind its OPEN.
+            let movable = self.streams.get(&sid).is_some_and(|stream| matches!(stream.phase, Phase::Open));
+            while movable && batch.len() < most {
+                if let More::No = self.push_piece(id, sid, most, batch) {
+                    if let Some(carrier) = self.carriers.get_mut(&other) {
+                        carrier.small.retain(|&queued| queued != sid);
+                        carrier.bulk.retain(|&queued| queued != sid);
+                    }
+                    if let Some(stream) = self.streams.get_mut(&sid) {
+                        stream.queued = false;
+                    }
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a stream has more to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    No,
+    /// Its turn goes on.
+    SameTurn,
+    /// Behind the others.
+    NextTurn,
+}
+
+fn is_stuck(carrier: &Carrier, now: Instant) -> bool {
+    let has_data = !carrier.small.is_empty() || !carrier.bulk.is_empty();
+    has_data && !carrier.idle && now.saturating_duration_since(carrier.last_pull) >= STUCK_AFTER
+}

@@ -1,0 +1,471 @@
+//! One stream, and what its application may do with it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::error::{OpenError, OpenFailure, StreamEnd};
+use super::recv::RecvHalf;
+use super::send::SendHalf;
+use super::window::{EARLY, FIRST, Window};
+use super::{CarrierId, Event, LINGER, Session, StreamId};
+
+/// One stream at one side.
+///
+/// ```text
+///   ours:    opening --OPEN_OK--> open        opening --OPEN_ERR--> failed
+///   theirs:  offered --accept--> open         offered --refuse--> refused --GONE--> (forgotten)
+///   both:    open --both ends sent, received and acknowledged--> retired (GONE told)
+///            any --we reset--> resetting --GONE--> (forgotten)
+///            any --RESET, session lost--> cut
+/// ```
+/// In `failed`, `retired` and `cut` the protocol knows the stream no more; it stays until the application releases it.
+pub(super) struct Stream {
+    pub(super) mine: bool,
+    pub(super) phase: Phase,
+    pub(super) send: SendHalf,
+    pub(super) recv: RecvHalf,
+    pub(super) window: Window,
+    /// `recv_off` as the peer was told last.
+    pub(super) told: u64,
+    /// The carrier whose queue it stands in, or stood in last.
+    pub(super) home: Option<CarrierId>,
+    pub(super) queued: bool,
+    /// Bytes left of its turn among bulk streams; what a turn exceeds counts against the next.
+    pub(super) turn: i64,
+    pub(super) ctl: Ctl,
+    pub(super) ctl_queued: bool,
+    /// The application dropped its handle.
+    pub(super) released: bool,
+    pub(super) read_blocked: bool,
+    pub(super) write_blocked: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Opening { host: String, port: u16 },
+    Offered,
+    Open,
+    Failed(OpenFailure),
+    Refused(OpenFailure),
+    Resetting(u8),
+    Retired,
+    Cut(StreamEnd),
+}
+
+/// Control frames that are due.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ctl {
+    pub(super) open: bool,
+    pub(super) answer: bool,
+    pub(super) credit: bool,
+    pub(super) reset: bool,
+}
+
+/// What a read gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// The next bytes, not empty.
+    Data(Bytes),
+    /// The far application finished its direction.
+    End,
+    /// Nothing yet; [`Event::Readable`] follows.
+    Blocked,
+}
+
+impl Stream {
+    pub(super) fn new(mine: bool, phase: Phase, peer_permits: u64) -> Self {
+        let window = u64::from(EARLY);
+        Self {
+            mine,
+            phase,
+            send: SendHalf::new(peer_permits),
+            recv: RecvHalf::new(window),
+            window: Window::new(window),
+            told: 0,
+            home: None,
+            queued: false,
+            turn: 0,
+            ctl: Ctl::default(),
+            ctl_queued: false,
+            released: false,
+            read_blocked: false,
+            write_blocked: false,
+        }
+    }
+
+    /// Whether the protocol still knows it.
+    pub(super) const fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Failed(_) | Phase::Retired | Phase::Cut(_))
+    }
+
+    /// Whether it has data that may be sent now.
+    pub(super) fn is_sendable(&self) -> bool {
+        match self.phase {
+            // Data must not arrive before OPEN, which goes by the carrier that took it.
+            Phase::Opening { .. } => !self.ctl.open && self.send.is_sendable(),
+            Phase::Open => self.send.is_sendable(),
+            _ => false,
+        }
+    }
+
+    const fn cut(&self) -> Option<&StreamEnd> {
+        match &self.phase {
+            Phase::Cut(end) => Some(end),
+            Phase::Resetting(_) | Phase::Refused(_) | Phase::Failed(_) => Some(&StreamEnd::ResetByUs),
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    /// Opens a stream to `host:port` at the peer. Up to 64 KiB may be written at once, before [`Event::Answered`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(&mut self, host: &str, port: u16) -> Result<StreamId, OpenError> {
+        if self.draining {
+            return Err(OpenError::Draining("this side"));
+        }
+        if host.len() > usize::from(u8::MAX) {
+            return Err(OpenError::HostTooLong(host.len()));
+        }
+        if !self.is_up() {
+            return Err(OpenError::NotConnected);
+        }
+        let open = self.streams.len();
+        let limit = self.config.streams;
+        let Some(incarnation) = &mut self.incarnation else {
+            return Err(OpenError::NotConnected);
+        };
+        if incarnation.peer_draining {
+            return Err(OpenError::Draining("the peer"));
+        }
+        if open >= limit {
+            return Err(OpenError::TooMany { open, limit });
+        }
+        let sid = incarnation.next_id;
+        incarnation.next_id += 2;
+        let early = u64::from(incarnation.peer_early);
+        let mut stream = Stream::new(true, Phase::Opening { host: host.to_owned(), port }, early);
+        stream.window.raise(FIRST.min(self.budget.most(0)));
+        stream.recv.permit(stream.window.target());
+        self.budget.promised += stream.window.target();
+        self.streams.insert(sid, Box::new(stream));
+        self.counters.opened += 1;
+        self.flag(sid, |ctl| &mut ctl.open);
+        Ok(self.name(sid))
+    }
+
+    /// The answer to [`Session::open`]: `None` while there is none.
+    ///
+    /// # Errors
+    /// The peer's failure, or that the stream was cut meanwhile.
+    pub fn opened(&self, id: StreamId) -> Option<Result<(), OpenRefused>> {
+        let sid = match self.present(id) {
+            Ok(sid) => sid,
+            Err(end) => return Some(Err(OpenRefused::Cut(end))),
+        };
+        match &self.streams.get(&sid)?.phase {
+            Phase::Opening { .. } | Phase::Offered => None,
+            Phase::Failed(failure) => Some(Err(OpenRefused::Failed(failure.clone()))),
+            Phase::Cut(end) => Some(Err(OpenRefused::Cut(end.clone()))),
+            Phase::Open | Phase::Retired => Some(Ok(())),
+            Phase::Refused(_) | Phase::Resetting(_) => Some(Err(OpenRefused::Cut(StreamEnd::ResetByUs))),
+        }
+    }
+
+    /// Takes an offered stream. False when it was cut meanwhile; it must be released all the same.
+    pub fn accept(&mut self, id: StreamId) -> bool {
+        let Ok(sid) = self.present(id) else {
+            return false;
+        };
+        let most = self.budget.most(u64::from(EARLY));
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return false;
+        };
+        if !matches!(stream.phase, Phase::Offered) {
+            return false;
+        }
+        stream.phase = Phase::Open;
+        let before = stream.window.target();
+        stream.window.raise(FIRST.min(most));
+        self.budget.promised += stream.window.target() - before;
+        stream.recv.permit(stream.recv.read_off() + stream.window.target());
+        self.counters.accepted += 1;
+        self.flag(sid, |ctl| &mut ctl.answer);
+        true
+    }
+
+    /// Refuses an offered stream and releases it.
+    pub fn refuse(&mut self, now: Instant, id: StreamId, failure: OpenFailure) {
+        let Ok(sid) = self.present(id) else {
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        if matches!(stream.phase, Phase::Offered) {
+            stream.phase = Phase::Refused(failure);
+            self.drop_bytes(sid);
+            self.flag(sid, |ctl| &mut ctl.answer);
+        }
+        self.release(now, id);
+    }
+
+    /// Bytes that may be written now; after zero, [`Event::Writable`] follows.
+    ///
+    /// # Errors
+    /// Why the stream was cut.
+    pub fn room(&mut self, id: StreamId) -> Result<usize, StreamEnd> {
+        let sid = self.present(id)?;
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Err(StreamEnd::ResetByUs);
+        };
+        if let Some(end) = stream.cut() {
+            return Err(end.clone());
+        }
+        let room = stream.send.room();
+        let budget = self.budget.send_room(stream.send.buffered());
+        if room > 0 && budget == 0 {
+            self.starved.insert(sid);
+        }
+        let room = room.min(budget);
+        stream.write_blocked = room == 0;
+        Ok(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    /// Writes bytes of at most [`Session::room`], which only this stream's writer lessens.
+    ///
+    /// # Errors
+    /// Why the stream was cut.
+    pub fn write(&mut self, now: Instant, id: StreamId, data: Bytes) -> Result<(), StreamEnd> {
+        self.write_with(now, id, data.len(), |send| send.write(data))
+    }
+
+    /// As [`Session::write`], copying: for a few bytes.
+    ///
+    /// # Errors
+    /// Why the stream was cut.
+    pub fn write_copy(&mut self, now: Instant, id: StreamId, data: &[u8]) -> Result<(), StreamEnd> {
+        self.write_with(now, id, data.len(), |send| send.write_copy(data))
+    }
+
+    fn write_with(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        len: usize,
+        write: impl FnOnce(&mut SendHalf),
+    ) -> Result<(), StreamEnd> {
+        let sid = self.present(id)?;
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Err(StreamEnd::ResetByUs);
+        };
+        if let Some(end) = stream.cut() {
+            return Err(end.clone());
+        }
+        write(&mut stream.send);
+        self.budget.sent += len as u64;
+        self.schedule(sid);
+        self.share_backlog(now, sid);
+        Ok(())
+    }
+
+    /// Finishes the sending direction: the far application sees the end after everything written. Idempotent.
+    ///
+    /// # Errors
+    /// Why the stream was cut.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), StreamEnd> {
+        let sid = self.present(id)?;
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Err(StreamEnd::ResetByUs);
+        };
+        if let Some(end) = stream.cut() {
+            return Err(end.clone());
+        }
+        stream.send.finish();
+        self.schedule(sid);
+        Ok(())
+    }
+
+    /// Reads the next bytes, which permits the peer to send more.
+    ///
+    /// # Errors
+    /// Why the stream was cut; never confused with its end.
+    pub fn read(&mut self, now: Instant, id: StreamId) -> Result<Read, StreamEnd> {
+        let sid = self.present(id)?;
+        let rtt = self.rtt();
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Err(StreamEnd::ResetByUs);
+        };
+        if let Some(end) = stream.cut() {
+            return Err(end.clone());
+        }
+        let Some(data) = stream.recv.read() else {
+            if stream.recv.is_complete() {
+                return Ok(Read::End);
+            }
+            stream.read_blocked = true;
+            return Ok(Read::Blocked);
+        };
+        self.budget.received -= data.len() as u64;
+        if stream.is_live() {
+            let before = stream.window.target();
+            let most = self.budget.most(before);
+            stream.window.on_read(now, stream.recv.read_off(), rtt, most);
+            self.budget.promised += stream.window.target() - before;
+            let update = stream.window.update(stream.recv.read_off(), stream.recv.max_off(), most);
+            if let Some(permit) = update
+                && !stream.recv.is_complete()
+            {
+                stream.recv.permit(permit);
+                self.flag(sid, |ctl| &mut ctl.credit);
+            }
+        }
+        Ok(Read::Data(data))
+    }
+
+    /// Cuts the stream in both directions; the far application sees a reset. Idempotent.
+    pub fn reset(&mut self, id: StreamId) {
+        if let Ok(sid) = self.present(id) {
+            self.cut(sid, 1);
+        }
+    }
+
+    /// The application drops its handle. A stream whose sending direction is not finished is reset; so is one that has
+    /// bytes which nobody will read.
+    pub fn release(&mut self, now: Instant, id: StreamId) {
+        let Ok(sid) = self.present(id) else {
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        stream.released = true;
+        match stream.phase {
+            Phase::Failed(_) | Phase::Retired | Phase::Cut(_) => self.forget(sid),
+            Phase::Refused(_) | Phase::Resetting(_) => {}
+            Phase::Opening { .. } | Phase::Offered => self.cut(sid, 1),
+            Phase::Open => {
+                if !stream.send.is_finished() || stream.recv.buffered() > 0 {
+                    self.cut(sid, 1);
+                } else if !stream.recv.is_complete() {
+                    self.lingering.push_back((now + LINGER, sid));
+                }
+            }
+        }
+    }
+
+    /// What is left, for a failed test.
+    #[cfg(test)]
+    pub(super) fn phases(&self) -> Vec<String> {
+        self.streams
+            .iter()
+            .map(|(sid, s)| {
+                format!(
+                    "{sid} {:?} released {} queued {} {:?} {:?} {:?}",
+                    s.phase, s.released, s.queued, s.home, s.send, s.recv
+                )
+            })
+            .collect()
+    }
+
+    /// Begins a reset of our own.
+    pub(super) fn cut(&mut self, sid: u64, code: u8) {
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        if matches!(stream.phase, Phase::Opening { .. } | Phase::Offered | Phase::Open) {
+            stream.phase = Phase::Resetting(code);
+            stream.ctl = Ctl::default();
+            self.drop_bytes(sid);
+            self.flag(sid, |ctl| &mut ctl.reset);
+            self.rouse(sid);
+        }
+    }
+
+    /// Gives the stream's buffers back to the budget.
+    pub(super) fn drop_bytes(&mut self, sid: u64) {
+        if let Some(stream) = self.streams.get_mut(&sid) {
+            self.budget.received -= stream.recv.buffered();
+            self.budget.sent -= stream.send.buffered();
+            self.budget.promised -= stream.window.target();
+            stream.window = Window::new(0);
+            stream.recv.clear();
+            stream.send.clear();
+            self.acks.remove(&sid);
+            self.feed_starved();
+        }
+    }
+
+    /// The protocol is done with the stream: kept only while the application holds it.
+    pub(super) fn conclude(&mut self, sid: u64, phase: Phase) {
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return;
+        };
+        let keeps_bytes = matches!(phase, Phase::Retired);
+        stream.phase = phase;
+        if keeps_bytes {
+            self.budget.promised -= stream.window.target();
+            stream.window = Window::new(0);
+            self.acks.remove(&sid);
+        } else {
+            self.drop_bytes(sid);
+        }
+        self.rouse(sid);
+        if self.streams.get(&sid).is_some_and(|stream| stream.released) {
+            self.forget(sid);
+        }
+    }
+
+    /// Removes a stream that nobody holds.
+    pub(super) fn forget(&mut self, sid: u64) {
+        self.drop_bytes(sid);
+        self.starved.remove(&sid);
+        self.streams.remove(&sid);
+    }
+
+    /// Wakes whoever waits on the stream.
+    pub(super) fn rouse(&mut self, sid: u64) {
+        let id = self.name(sid);
+        if let Some(stream) = self.streams.get_mut(&sid)
+            && !stream.released
+        {
+            if std::mem::take(&mut stream.read_blocked) {
+                self.events.push_back(Event::Readable(id));
+            }
+            if std::mem::take(&mut stream.write_blocked) {
+                self.events.push_back(Event::Writable(id));
+            }
+            if stream.mine {
+                self.events.push_back(Event::Answered(id));
+            }
+        }
+    }
+
+    /// Lets a few of the streams that waited for room in the budget try again.
+    pub(super) fn feed_starved(&mut self) {
+        for _ in 0..8 {
+            if self.starved.is_empty() || self.budget.send_room(u64::MAX) == 0 {
+                return;
+            }
+            if let Some(sid) = self.starved.pop_first()
+                && let Some(stream) = self.streams.get_mut(&sid)
+                && std::mem::take(&mut stream.write_blocked)
+            {
+                let id = self.name(sid);
+                self.events.push_back(Event::Writable(id));
+            }
+        }
+    }
+}
+
+/// Why a stream asked for by [`Session::open`] is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenRefused {
+    /// The peer could not open it.
+    Failed(OpenFailure),
+    /// It was cut before an answer came.
+    Cut(StreamEnd),
+}
