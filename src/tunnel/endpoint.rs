@@ -1,0 +1,253 @@
+//! One end of a tunnel: drives one session, keeps its carriers, gives its streams.
+//!
+//! [`Endpoint::new`] builds and spawns nothing; the [`Driver`] binds, then runs until it is drained. Streams asked for by the
+//! peer go to the exit through a bounded channel; streams asked for here are opened by [`Endpoint::dialer`].
+//!
+//! Rules kept here: the session's lock is never held across a system call or an await; each carrier is one task which owns its
+//! socket; each wake-up does a bounded amount of work; a carrier's end is never a stream's end.
+
+mod carrier_task;
+mod failure;
+mod keyring;
+mod offer;
+mod shared;
+mod status;
+mod supervisor;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{mpsc, watch};
+
+pub(super) use shared::Shared;
+pub use status::{CarrierStatus, TunnelState, TunnelStatus};
+
+use super::Offer;
+use super::carrier::{self, Acceptor, CarrierError, Established};
+use super::entry::TunnelDial;
+use super::session::{SLOTS, Session, SessionConfig, Side};
+use crate::config::{Carriers, TunnelAuth, TunnelConfig, TunnelRole};
+use crate::lifecycle::Drain;
+use crate::net::BoxFuture;
+use keyring::Hkdf;
+use shared::Names;
+use supervisor::Connect;
+
+/// Carriers of [`Carriers::Auto`].
+const AUTO_CARRIERS: u8 = 2;
+/// Proved carriers that wait to be taken in.
+const ESTABLISHED: usize = 16;
+/// Longest name of a link, in bytes.
+const MAX_LINK: usize = 63;
+
+/// Why an endpoint cannot be built or bound.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// The name of the link is empty or too long.
+    #[error("link name of {len} bytes, must be 1 to {MAX_LINK}")]
+    LinkName {
+        /// Its length.
+        len: usize,
+    },
+    /// Carriers outside 1 to 16.
+    #[error("{count} carriers, must be 1 to {SLOTS}")]
+    Carriers {
+        /// What was asked for.
+        count: u8,
+    },
+    /// The system has no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
+    /// The port or the credentials.
+    #[error(transparent)]
+    Carrier(#[from] CarrierError),
+}
+
+/// A handle to one end of a tunnel; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+/// What runs an [`Endpoint`].
+pub struct Driver {
+    shared: Arc<Shared>,
+    config: TunnelConfig,
+    ways: Ways,
+}
+
+/// How carriers come to be.
+enum Ways {
+    Dial {
+        connect: Arc<dyn Connect>,
+        carriers: u8,
+    },
+    /// Not bound yet.
+    Listen,
+    Bound(Acceptor),
+    /// Made elsewhere.
+    #[cfg(test)]
+    Taken(mpsc::Receiver<Established>),
+}
+
+impl Endpoint {
+    /// Builds an endpoint of `link`; streams that the peer asks for go to `offers`, and are refused while that is full.
+    ///
+    /// # Errors
+    /// [`TunnelError`], all but [`TunnelError::Carrier`].
+    pub fn new(
+        link: String,
+        config: &TunnelConfig,
+        offers: mpsc::Sender<Box<dyn Offer>>,
+    ) -> Result<(Self, Driver), TunnelError> {
+        let ways = match config.role {
+            TunnelRole::Listen(_) => Ways::Listen,
+            TunnelRole::Dial(_) => {
+                let carriers = match config.carriers {
+                    Carriers::Auto => AUTO_CARRIERS,
+                    Carriers::Fixed(count @ 1..=SLOTS) => count,
+                    Carriers::Fixed(count) => return Err(TunnelError::Carriers { count }),
+                };
+                let connect = Arc::new(Dialler { config: config.clone(), link: link.clone() });
+                Ways::Dial { connect, carriers }
+            }
+        };
+        Self::build(link, config, offers, ways)
+    }
+
+    fn build(
+        link: String,
+        config: &TunnelConfig,
+        offers: mpsc::Sender<Box<dyn Offer>>,
+        ways: Ways,
+    ) -> Result<(Self, Driver), TunnelError> {
+        if link.is_empty() || link.len() > MAX_LINK {
+            return Err(TunnelError::LinkName { len: link.len() });
+        }
+        let mut boot = [0; 16];
+        SystemRandom::new().fill(&mut boot).map_err(|_| TunnelError::Random)?;
+        let (side, role) = match ways {
+            Ways::Dial { .. } => (Side::Dialler, "dial"),
+            _ => (Side::Listener, "listen"),
+        };
+        let transport = match config.auth {
+            TunnelAuth::Noise { .. } => "noise",
+            TunnelAuth::Tls { .. } => "tls",
+        };
+        let session = SessionConfig {
+            side,
+            link: link.clone(),
+            boot,
+            streams: usize::try_from(config.limits.streams).unwrap_or(usize::MAX),
+            opens_per_second: config.limits.opens_per_second,
+            buffered_bytes: config.limits.buffered_bytes,
+            park: config.limits.park,
+        };
+        let names = Names { link, role, transport };
+        let shared = Shared::new(Session::new(session, Box::new(Hkdf)), offers, names);
+        let driver = Driver { shared: Arc::clone(&shared), config: config.clone(), ways };
+        Ok((Self { shared }, driver))
+    }
+
+    /// Opens streams to targets at the peer's side.
+    #[must_use]
+    pub fn dialer(&self) -> TunnelDial {
+        TunnelDial::new(Arc::clone(&self.shared))
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn status(&self) -> TunnelStatus {
+        self.shared.status()
+    }
+
+    /// Follows the state: `wait_for(|state| *state == TunnelState::Up)` needs no polling.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<TunnelState> {
+        self.shared.changed()
+    }
+}
+
+impl Driver {
+    /// Binds the port on the listening side, before anything runs; gives the real address. `None` on the dialling side.
+    ///
+    /// # Errors
+    /// [`TunnelError::Carrier`]: the port is taken, or the credentials are of no use.
+    pub async fn bind(&mut self) -> Result<Option<SocketAddr>, TunnelError> {
+        if let Ways::Listen = self.ways {
+            let acceptor = Acceptor::bind(&self.config, &self.shared.names.link).await?;
+            let _ = self.shared.accept.set(acceptor.status());
+            self.ways = Ways::Bound(acceptor);
+        }
+        Ok(match &self.ways {
+            Ways::Bound(acceptor) => Some(acceptor.local_addr()),
+            _ => None,
+        })
+    }
+
+    /// Runs until `drain` begins, then until all streams are finished; dropped before that (by force), it resets them and
+    /// tells the peer. A listening side that was not bound binds now.
+    pub async fn run(mut self, drain: Drain) {
+        if let Err(error) = self.bind().await {
+            tracing::error!(link = self.shared.names.link, %error, "the tunnel cannot listen");
+            self.shared.note_error(error.to_string());
+            return;
+        }
+        // Ends the session whichever way this future ends.
+        let ending = Ending(Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
+        match self.ways {
+            Ways::Dial { connect, carriers: count } => {
+                for slot in 0..count {
+                    drain.spawn(supervisor::keep(Arc::clone(&shared), Arc::clone(&connect), slot, drain.clone()));
+                }
+            }
+            Ways::Bound(acceptor) => {
+                let (sender, receiver) = mpsc::channel(ESTABLISHED);
+                drain.spawn(acceptor.run(sender, drain.clone()));
+                drain.spawn(supervisor::take(Arc::clone(&shared), receiver, drain.clone()));
+            }
+            Ways::Listen => {}
+            #[cfg(test)]
+            Ways::Taken(receiver) => drain.spawn(supervisor::take(Arc::clone(&shared), receiver, drain.clone())),
+        }
+        let work = shared.run_timer();
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut work => {}
+            () = drain.draining() => {}
+        }
+        shared.with(|state, _| state.session.drain());
+        tokio::select! {
+            () = work => {}
+            () = shared.finished() => {}
+        }
+        drop(ending);
+    }
+}
+
+/// Resets what is left.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.with(|state, now| state.session.end(now));
+    }
+}
+
+/// [`carrier::dial`] as the supervisor wants it.
+struct Dialler {
+    config: TunnelConfig,
+    link: String,
+}
+
+impl Connect for Dialler {
+    fn connect(&self) -> BoxFuture<'_, Result<Established, CarrierError>> {
+        Box::pin(carrier::dial(&self.config, &self.link))
+    }
+}

@@ -1,0 +1,408 @@
+//! One session behind a lock, and who waits for it.
+//!
+//! The lock is never held across a system call or an await. Whoever changed the session drains its events under the same lock
+//! and acts on them after releasing it, so that nobody is woken into a lock that is held.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::failure;
+use super::offer::Offered;
+use super::status::{CarrierStatus, Record, TunnelState, TunnelStatus};
+use crate::net::{DialError, HostPort};
+use crate::tunnel::Offer;
+use crate::tunnel::carrier::AcceptStatusReader;
+use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session, StreamId};
+
+/// The time as the session is told it; follows tokio's clock, so that tests can pause it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// One session and everybody around it.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The next deadline came nearer.
+    pub(super) timer: Notify,
+    /// The last stream is gone.
+    finished: Notify,
+    changed: watch::Sender<TunnelState>,
+    offers: mpsc::Sender<Box<dyn Offer>>,
+    pub(super) names: Names,
+    /// Listening side, once bound.
+    pub(super) accept: OnceLock<AcceptStatusReader>,
+}
+
+/// What does not change.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) link: String,
+    pub(super) role: &'static str,
+    pub(super) transport: &'static str,
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) session: Session,
+    waiting: HashMap<StreamId, Waiting>,
+    carriers: HashMap<CarrierId, Arc<CarrierHandle>>,
+    pub(super) record: Record,
+    armed: Option<Instant>,
+}
+
+/// Who waits on one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) read: Option<Waker>,
+    pub(crate) write: Option<Waker>,
+    pub(crate) answer: Option<Waker>,
+}
+
+/// How the shell reaches a carrier's task, and how others learn of the carrier.
+#[derive(Debug)]
+pub(super) struct CarrierHandle {
+    pub(super) wake: Notify,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) address: String,
+    pub(super) identity: String,
+    /// Bytes on the wire, sealed.
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+/// What became of a carrier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Joining,
+    Attached,
+    Suspect,
+    /// To be closed by its task.
+    Closing(CarrierEnd),
+    /// Its task ended.
+    Ended(CarrierEnd),
+}
+
+impl CarrierHandle {
+    pub(super) fn new(address: String, identity: String) -> Arc<Self> {
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self {
+            wake: Notify::new(),
+            phase: watch::Sender::new(Phase::Joining),
+            address,
+            identity,
+            sent,
+            received,
+        })
+    }
+
+    /// Why the carrier shall close, if it shall.
+    pub(super) fn closing(&self) -> Option<CarrierEnd> {
+        match &*self.phase.borrow() {
+            Phase::Closing(why) => Some(why.clone()),
+            Phase::Joining | Phase::Attached | Phase::Suspect | Phase::Ended(_) => None,
+        }
+    }
+}
+
+/// What is done after the lock is released.
+#[derive(Default)]
+struct Afterwards {
+    wakers: Vec<Waker>,
+    carriers: Vec<Arc<CarrierHandle>>,
+    offers: Vec<(StreamId, String, u16)>,
+    timer: bool,
+    finished: bool,
+    state: Option<TunnelState>,
+}
+
+impl Shared {
+    pub(super) fn new(session: Session, offers: mpsc::Sender<Box<dyn Offer>>, names: Names) -> Arc<Self> {
+        let state = State {
+            session,
+            waiting: HashMap::new(),
+            carriers: HashMap::new(),
+            record: Record::new(now()),
+            armed: None,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            timer: Notify::new(),
+            finished: Notify::new(),
+            changed: watch::Sender::new(TunnelState::Never),
+            offers,
+            names,
+            accept: OnceLock::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The session is consistent between its calls; a panic elsewhere does not end every stream of the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the session, then does what follows from it.
+    pub(crate) fn with<R>(self: &Arc<Self>, work: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let mut after = Afterwards::default();
+        let result = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            let now = now();
+            let result = work(state, now);
+            state.drain_events(now, &mut after, &self.names);
+            after.finished = state.session.streams() == 0;
+            let next = state.session.poll_timeout().map(|(at, _)| at);
+            if let Some(at) = next
+                && state.armed.is_none_or(|armed| at < armed)
+            {
+                state.armed = Some(at);
+                after.timer = true;
+            }
+            result
+        };
+        self.follow(after);
+        result
+    }
+
+    fn follow(self: &Arc<Self>, after: Afterwards) {
+        if let Some(state) = after.state {
+            self.changed.send_replace(state);
+        }
+        for waker in after.wakers {
+            waker.wake();
+        }
+        for carrier in after.carriers {
+            carrier.wake.notify_one();
+        }
+        if after.finished {
+            self.finished.notify_waiters();
+        }
+        if after.timer {
+            self.timer.notify_one();
+        }
+        for (id, host, port) in after.offers {
+            self.offer(id, &host, port);
+        }
+    }
+
+    fn offer(self: &Arc<Self>, id: StreamId, host: &str, port: u16) {
+        let refuse = |failure: OpenFailure| self.with(|state, now| state.session.refuse(now, id, failure));
+        let target = match HostPort::new(host, port) {
+            Ok(target) => target,
+            Err(error) => return refuse(OpenFailure { code: 2, value: 0, detail: error.to_string() }),
+        };
+        if let Err(error) = self.offers.try_send(Box::new(Offered::new(Arc::clone(self), id, target))) {
+            let (mpsc::error::TrySendError::Full(offer) | mpsc::error::TrySendError::Closed(offer)) = error;
+            let detail = format!("the exit is busy: {} streams wait to be dialled", self.offers.max_capacity());
+            let why = DialError::Limit { target: offer.target().clone(), detail };
+            offer.refuse(&why);
+        }
+    }
+
+    /// Sleeps until the session's next deadline, or until that came nearer; then has the session act.
+    pub(super) async fn run_timer(self: &Arc<Self>) {
+        loop {
+            let deadline = {
+                let mut state = self.lock();
+                state.armed = state.session.poll_timeout().map(|(at, _)| at);
+                state.armed
+            };
+            match deadline {
+                None => self.timer.notified().await,
+                Some(at) => {
+                    tokio::select! {
+                        () = self.timer.notified() => continue,
+                        () = tokio::time::sleep_until(at.into()) => {}
+                    }
+                }
+            }
+            self.with(|state, now| {
+                state.armed = None;
+                state.session.handle_timeout(now);
+            });
+        }
+    }
+
+    /// Announces a new carrier to the session.
+    pub(super) fn register(self: &Arc<Self>, slot: u8, binding: [u8; 32], handle: &Arc<CarrierHandle>) -> CarrierId {
+        self.with(|state, now| {
+            let id = state.session.carrier_opened(now, slot, binding);
+            state.carriers.insert(id, Arc::clone(handle));
+            id
+        })
+    }
+
+    /// The carrier's task ends.
+    pub(super) fn unregister(self: &Arc<Self>, id: CarrierId, end: CarrierEnd) {
+        self.with(|state, now| {
+            *state.record.reconnects.entry(end.label()).or_insert(0) += 1;
+            if !matches!(end, CarrierEnd::Fenced | CarrierEnd::SessionEnded(_)) {
+                state.record.last_error = Some(end.to_string());
+            }
+            state.session.carrier_lost(now, id);
+            if let Some(handle) = state.carriers.remove(&id) {
+                handle.phase.send_replace(Phase::Ended(end));
+            }
+        });
+    }
+
+    /// Number of carriers, those that are not attached yet or no more included.
+    pub(super) fn carriers(&self) -> usize {
+        self.lock().carriers.len()
+    }
+
+    /// Whether some carrier is attached and answers.
+    pub(super) fn has_healthy(&self) -> bool {
+        self.lock().session.carriers().any(|carrier| carrier.attached && !carrier.suspect)
+    }
+
+    /// Resolves when no stream is left.
+    pub(super) async fn finished(&self) {
+        loop {
+            let finished = self.finished.notified();
+            if self.lock().session.streams() == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    /// Notes what went wrong outside the session.
+    pub(super) fn note_error(&self, error: String) {
+        self.lock().record.last_error = Some(error);
+    }
+
+    pub(crate) fn dial_error(&self, target: &HostPort, failure: OpenFailure) -> DialError {
+        failure::from_wire(target, failure)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.lock().session.is_up()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.lock().record.last_error.clone()
+    }
+
+    pub(crate) fn changed(&self) -> watch::Receiver<TunnelState> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn status(&self) -> TunnelStatus {
+        let accept = self.accept.get().map(AcceptStatusReader::snapshot);
+        // Who could not prove itself never reached the session, and tells more than that nobody did.
+        let handshake = accept.as_ref().and_then(|accept| accept.last_error.as_ref());
+        let handshake = handshake.map(|failure| format!("handshake with {} failed: {}", failure.from, failure.error));
+        let state = self.lock();
+        let now = now();
+        let counters = state.session.counters();
+        let (buffered_in, buffered_out) = state.session.buffered();
+        let carriers = state.session.carriers().filter_map(|info| {
+            let handle = state.carriers.get(&info.id)?;
+            Some(CarrierStatus {
+                slot: info.slot,
+                address: handle.address.clone(),
+                attached: info.attached,
+                suspect: info.suspect,
+                rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                bytes_in: handle.received.load(Ordering::Relaxed),
+                bytes_out: handle.sent.load(Ordering::Relaxed),
+            })
+        });
+        TunnelStatus {
+            link: self.names.link.clone(),
+            role: self.names.role,
+            transport: self.names.transport,
+            state: state.record.state,
+            state_seconds: now.saturating_duration_since(state.record.since).as_secs_f64(),
+            peer: state.record.peer.clone(),
+            carriers: carriers.collect(),
+            streams: state.session.streams(),
+            streams_opened: counters.opened,
+            streams_accepted: counters.accepted,
+            streams_lost: counters.lost_streams,
+            bytes_in: counters.bytes_in,
+            bytes_out: counters.bytes_out,
+            buffered_in,
+            buffered_out,
+            replayed_bytes: counters.replayed_bytes,
+            sessions: counters.sessions,
+            resumes: counters.resumes,
+            reconnects: state.record.reconnects.clone(),
+            last_error: handshake.or_else(|| state.record.last_error.clone()),
+            accept,
+        }
+    }
+}
+
+impl State {
+    /// Who waits on the stream.
+    pub(crate) fn waiting(&mut self, id: StreamId) -> &mut Waiting {
+        self.waiting.entry(id).or_default()
+    }
+
+    /// Nobody waits on the stream any more.
+    pub(crate) fn forget_waiting(&mut self, id: StreamId) {
+        self.waiting.remove(&id);
+    }
+
+    fn drain_events(&mut self, now: Instant, after: &mut Afterwards, names: &Names) {
+        let link = names.link.as_str();
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Wake(id) => after.carriers.extend(self.carriers.get(&id).cloned()),
+                Event::Close(id, why) => {
+                    if let Some(handle) = self.carriers.get(&id) {
+                        handle.phase.send_replace(Phase::Closing(why));
+                        after.carriers.push(Arc::clone(handle));
+                    }
+                }
+                Event::Attached(id) => {
+                    if let Some(handle) = self.carriers.get(&id) {
+                        self.record.peer = Some(handle.identity.clone());
+                        handle.phase.send_replace(Phase::Attached);
+                        debug!(link, peer = handle.identity, "carrier attached");
+                    }
+                }
+                Event::Suspect(id) => {
+                    if let Some(handle) = self.carriers.get(&id) {
+                        handle.phase.send_replace(Phase::Suspect);
+                        debug!(link, address = handle.address, "carrier silent");
+                    }
+                }
+                Event::Up { resumed } => {
+                    self.record.change(now, TunnelState::Up);
+                    after.state = Some(TunnelState::Up);
+                    info!(link, resumed, peer = self.record.peer, "tunnel up");
+                }
+                Event::Parked => {
+                    self.record.change(now, TunnelState::Parked);
+                    after.state = Some(TunnelState::Parked);
+                    info!(link, streams = self.session.streams(), "tunnel lost its last carrier, streams wait");
+                }
+                Event::Ended(why) => {
+                    self.record.change(now, TunnelState::Down);
+                    self.record.last_error = Some(why.to_string());
+                    after.state = Some(TunnelState::Down);
+                    warn!(link, %why, "tunnel session ended, its streams were reset");
+                }
+                Event::PeerDraining => info!(link, "the peer is shutting down and takes no new streams"),
+                Event::Offered { id, host, port } => after.offers.push((id, host, port)),
+                Event::Answered(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.answer.take())),
+                Event::Readable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.read.take())),
+                Event::Writable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.write.take())),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("names", &self.names).finish_non_exhaustive()
+    }
+}

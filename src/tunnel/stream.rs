@@ -1,0 +1,192 @@
+//! One stream of the tunnel as a [`Stream`]: reads give the received buffers, writes are taken by the buffer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::endpoint::Shared;
+use super::session::{OpenRefused, Read, StreamEnd, StreamId};
+use crate::net::Stream;
+
+/// Shorter writes are joined by the session.
+const SMALL: usize = 4096;
+/// Longest piece copied at once.
+const PIECE: usize = 64 * 1024;
+
+/// A stream through the tunnel. It lives as long as the session, whatever becomes of carriers.
+///
+/// A lost session reads and writes as [`io::ErrorKind::ConnectionReset`]; the end of the far application as an empty fill.
+pub struct TunnelStream {
+    shared: Arc<Shared>,
+    id: StreamId,
+    /// Received, not consumed.
+    front: Bytes,
+    /// The far application's end was read.
+    ended: bool,
+    /// Our end was sent.
+    finished: bool,
+    /// We reset it.
+    reset: bool,
+}
+
+impl TunnelStream {
+    pub(super) const fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self { shared, id, front: Bytes::new(), ended: false, finished: false, reset: false }
+    }
+
+    /// Waits for the peer's answer to OPEN.
+    pub(super) fn poll_opened(&self, cx: &Context<'_>) -> Poll<Result<(), OpenRefused>> {
+        self.shared.with(|state, _| match state.session.opened(self.id) {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                state.waiting(self.id).answer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+    }
+
+    /// Writes without waiting what there is room for; the rest stays in `data`.
+    pub(super) fn write_now(&self, data: &mut Bytes) {
+        self.shared.with(|state, now| {
+            let room = state.session.room(self.id).unwrap_or(0).min(data.len());
+            if room > 0 {
+                // A stream that was cut says so at the next use.
+                let _ = state.session.write(now, self.id, data.split_to(room));
+            }
+        });
+    }
+
+    /// Bytes that may be written, waiting until there are any.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        if self.finished || self.reset {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.shared.with(|state, _| match state.session.room(self.id) {
+            Ok(0) => {
+                state.waiting(self.id).write = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Ok(room) => Poll::Ready(Ok(room)),
+            Err(end) => Poll::Ready(Err(cut(&end))),
+        })
+    }
+}
+
+/// An error of a stream that was cut, whichever way.
+fn cut(end: &StreamEnd) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, end.clone())
+}
+
+impl AsyncBufRead for TunnelStream {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.front.is_empty() && !this.ended {
+            let (shared, id) = (&this.shared, this.id);
+            let read = shared.with(|state, now| match state.session.read(now, id) {
+                Ok(Read::Blocked) => {
+                    state.waiting(id).read = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                Ok(read) => Poll::Ready(Ok(read)),
+                Err(end) => Poll::Ready(Err(cut(&end))),
+            });
+            match ready!(read)? {
+                Read::Data(data) => this.front = data,
+                Read::End | Read::Blocked => this.ended = true,
+            }
+        }
+        Poll::Ready(Ok(&this.front))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amt: usize) {
+        self.front.advance(amt);
+        if self.front.is_empty() {
+            self.front = Bytes::new();
+        }
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let front = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let taken = front.len().min(buf.remaining());
+        buf.put_slice(&front[..taken]);
+        self.consume(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.poll_room(cx))?;
+        let taken = room.min(buf.len()).min(PIECE);
+        // Only this stream's writer lessens its room, so what was found is still there.
+        if taken < SMALL {
+            self.shared.with(|state, now| state.session.write_copy(now, self.id, &buf[..taken]))
+        } else {
+            let mut piece = BytesMut::with_capacity(taken);
+            piece.extend_from_slice(&buf[..taken]);
+            self.shared.with(|state, now| state.session.write(now, self.id, piece.freeze()))
+        }
+        .map_err(|end| cut(&end))?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is scheduled already.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.finished {
+            self.shared.with(|state, _| state.session.finish(self.id)).map_err(|end| cut(&end))?;
+            self.finished = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for TunnelStream {
+    fn reset(&mut self) {
+        self.reset = true;
+        self.front = Bytes::new();
+        self.shared.with(|state, _| state.session.reset(self.id));
+    }
+
+    fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.poll_room(cx))?;
+        let piece = data.split_to(room.min(data.len()));
+        let taken = piece.len();
+        self.shared.with(|state, now| state.session.write(now, self.id, piece)).map_err(|end| cut(&end))?;
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        self.shared.with(|state, now| {
+            if !self.front.is_empty() {
+                // Bytes that nobody read: as a socket closed too early, this cuts.
+                state.session.reset(self.id);
+            }
+            state.session.release(now, self.id);
+            state.forget_waiting(self.id);
+        });
+    }
+}
+
+impl std::fmt::Debug for TunnelStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TunnelStream").field("id", &self.id).finish_non_exhaustive()
+    }
+}
