@@ -26,4 +26,5 @@ pub mod config;
 pub mod kafka;
 pub mod lifecycle;
 pub mod net;
+pub mod proxy;
 pub mod tunnel;

@@ -1,0 +1,3 @@
+//! How local clients reach the peer's brokers.
+
+pub mod names;
