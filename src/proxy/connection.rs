@@ -1,0 +1,403 @@
+//! One client and the broker it was taken to: bytes go through the [`Session`] from one stream's own buffer into the other.
+//!
+//! Nothing is queued: what is not written yet is not read further, so a slow reader holds one buffer and stops its sender. A
+//! response that passes is written from the buffer it was received into.
+
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, Sleep};
+
+use super::rewrite::{Mapping, Piece, Pieces, RewriteError, Session, Tally};
+use crate::lifecycle::Drain;
+use crate::net::{BoxStream, Stream};
+
+/// How long a client may be silent before its first request; clients speak at once.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+
+/// How long the other direction may go on once one has ended.
+///
+/// A broker that sees a FIN drops what it has not answered yet, so the client's FIN waits for the answers, but not for ever.
+const HALF_CLOSED: Duration = Duration::from_secs(60);
+
+/// Rounds of reading and writing in one turn before others run.
+const TURN: usize = 32;
+
+/// Slices in one vectored write: a changed response among unchanged ones needs three.
+const SLICES: usize = 8;
+
+/// Where bytes and what was done to them are counted.
+pub(super) trait Meter: Mapping + Send {
+    /// `to_broker` and `to_client` bytes went out.
+    fn bytes(&mut self, to_broker: u64, to_client: u64);
+    /// What a session did.
+    fn tally(&mut self, tally: &Tally);
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Both sides finished, or the drain found it at rest.
+    Clean,
+    /// The client cut it, or went away inside a frame.
+    CutByClient,
+    /// The broker cut it.
+    CutByBroker,
+    /// One side ended and the other never followed.
+    HalfClosed,
+    /// It could not go on.
+    Refused(RewriteError),
+}
+
+/// A client whose first request is being waited for.
+pub(super) struct Opening<C> {
+    client: C,
+    session: Session,
+    up: Flow,
+}
+
+impl<C: Stream> Opening<C> {
+    pub(super) fn new(client: C) -> Self {
+        Self { client, session: Session::new(), up: Flow::default() }
+    }
+
+    /// Waits for the first request, so that nobody is dialled for a port scan and another protocol is known before. `None` when the
+    /// client went away or stayed silent.
+    ///
+    /// # Errors
+    /// [`RewriteError`]: the client was given a clean end.
+    pub(super) async fn first_request(mut self, drain: &Drain) -> Result<Option<Self>, RewriteError> {
+        let ready = {
+            let first = std::future::poll_fn(|cx| self.poll_first(cx));
+            tokio::select! {
+                first = first => first,
+                () = tokio::time::sleep(FIRST_BYTE) => Ok(false),
+                () = drain.draining() => Ok(false),
+            }
+        };
+        if !matches!(ready, Ok(true)) {
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.client.shutdown()).await;
+        }
+        Ok(ready?.then_some(self))
+    }
+
+    /// True once something is to be sent to a broker, false when nothing will be.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RewriteError>> {
+        loop {
+            let skipped = self.up.pieces.take_skips();
+            self.up.fed -= skipped;
+            Pin::new(&mut self.client).consume(skipped);
+            if self.up.pieces.sends() {
+                return Poll::Ready(Ok(true));
+            }
+            match ready!(Pin::new(&mut self.client).poll_fill_buf(cx)) {
+                Err(_) => return Poll::Ready(Ok(false)),
+                Ok([]) => return Poll::Ready(self.session.handle_client_end().map(|()| false)),
+                Ok(input) => self.up.fed = self.session.handle_request(input, &mut self.up.pieces)?,
+            }
+        }
+    }
+
+    /// Cuts the client off: nobody was there for it.
+    pub(super) fn reset(mut self) {
+        self.client.reset();
+    }
+
+    /// Carries on with a broker until the end.
+    pub(super) async fn run<M: Meter>(self, upstream: BoxStream, meter: M, drain: &Drain) -> Ended {
+        let Self { client, session, up } = self;
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut pump = Pump {
+            client,
+            upstream,
+            session,
+            up,
+            down: Flow::default(),
+            meter,
+            draining: false,
+            timer,
+            armed: false,
+            hurry: false,
+        };
+        let ended = {
+            let mut draining = pin!(drain.draining());
+            std::future::poll_fn(|cx| {
+                pump.draining = pump.draining || draining.as_mut().poll(cx).is_ready();
+                pump.poll(cx)
+            })
+            .await
+        };
+        if !matches!(ended, Ended::Clean) {
+            pump.client.reset();
+            pump.upstream.reset();
+        }
+        ended
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Flow {
+    /// What is to become of the first `fed` bytes of the reader's buffer.
+    pieces: Pieces,
+    fed: usize,
+    /// The reader is done; the writer's FIN follows what is left.
+    ended: bool,
+    /// The writer's FIN is sent.
+    finished: bool,
+    /// Something was written since the last flush.
+    dirty: bool,
+}
+
+/// What stopped a direction.
+enum Stop {
+    Reader,
+    Writer,
+    Refused(RewriteError),
+}
+
+impl From<RewriteError> for Stop {
+    fn from(error: RewriteError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Flow {
+    /// Writes what is to be written; ready once all of it is.
+    fn poll_write<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        sent: &mut u64,
+    ) -> Poll<Result<(), Stop>>
+    where
+        R: Stream + ?Sized,
+        W: Stream + ?Sized,
+    {
+        loop {
+            let skipped = self.pieces.take_skips();
+            Pin::new(&mut *reader).consume(skipped);
+            self.fed -= skipped;
+            if self.pieces.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let input = if self.fed == 0 {
+                &[][..]
+            } else {
+                ready!(Pin::new(&mut *reader).poll_fill_buf(cx)).map_err(|_| Stop::Reader)?
+            };
+            let written = ready!(self.poll_write_once(cx, input, writer)).map_err(|_| Stop::Writer)?;
+            if written == 0 {
+                return Poll::Ready(Err(Stop::Writer)); // A writer that takes nothing never will.
+            }
+            let consumed = self.pieces.advance(written);
+            Pin::new(&mut *reader).consume(consumed);
+            self.fed -= consumed;
+            self.dirty = true;
+            *sent += written as u64;
+        }
+    }
+
+    fn poll_write_once<W: Stream + ?Sized>(
+        &self,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        writer: &mut W,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let (mut at, mut used) = (0, 0);
+        for piece in self.pieces.iter() {
+            if used == SLICES {
+                break;
+            }
+            match piece {
+                Piece::Pass(bytes) => {
+                    // A reader that forgot what it showed before is a reader gone wrong.
+                    let Some(passed) = input.get(at..at + bytes) else {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    };
+                    slices[used] = IoSlice::new(passed);
+                    at += bytes;
+                    used += 1;
+                }
+                Piece::Skip(bytes) => at += bytes,
+                Piece::New(bytes) => {
+                    slices[used] = IoSlice::new(bytes);
+                    used += 1;
+                }
+            }
+        }
+        match &slices[..used] {
+            [one] => Pin::new(writer).poll_write(cx, one),
+            many => Pin::new(writer).poll_write_vectored(cx, many),
+        }
+    }
+
+    /// Nothing to read for now: what was written goes out.
+    fn poll_idle<W: Stream + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<(), Stop> {
+        if self.dirty && Pin::new(writer).poll_flush(cx).map_err(|_| Stop::Writer)?.is_ready() {
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn poll_finish<W: Stream + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<Result<(), Stop>> {
+        ready!(Pin::new(writer).poll_shutdown(cx)).map_err(|_| Stop::Writer)?;
+        self.finished = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Both directions of one connection.
+struct Pump<C, M> {
+    client: C,
+    upstream: BoxStream,
+    session: Session,
+    up: Flow,
+    down: Flow,
+    meter: M,
+    draining: bool,
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+    /// The client's FIN goes on whatever is unanswered.
+    hurry: bool,
+}
+
+impl<C: Stream, M: Meter> Pump<C, M> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        // Responses first: each makes room for a request, and the last one lets the client's FIN through.
+        let down = match self.poll_down(cx) {
+            Poll::Ready(Err(Stop::Reader)) => return Poll::Ready(Ended::CutByBroker),
+            Poll::Ready(Err(Stop::Writer)) => return Poll::Ready(Ended::CutByClient),
+            Poll::Ready(Err(Stop::Refused(error))) => return Poll::Ready(Ended::Refused(error)),
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        let was_finished = self.up.finished;
+        let up = match self.poll_up(cx) {
+            Poll::Ready(Err(Stop::Reader)) => return Poll::Ready(Ended::CutByClient),
+            Poll::Ready(Err(Stop::Writer)) => return Poll::Ready(Ended::CutByBroker),
+            Poll::Ready(Err(Stop::Refused(error))) => return Poll::Ready(Ended::Refused(error)),
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        if down && up {
+            return Poll::Ready(Ended::Clean);
+        }
+        if self.draining && self.up.finished && !was_finished {
+            cx.waker().wake_by_ref(); // The other direction ends with this one.
+        }
+        self.poll_patience(cx)
+    }
+
+    /// Once one direction has ended, the other has its time.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if !self.up.ended && !self.down.ended {
+            return Poll::Pending;
+        }
+        if !self.armed {
+            self.armed = true;
+            self.timer.as_mut().reset(Instant::now() + HALF_CLOSED);
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        if self.up.ended && !self.hurry {
+            self.hurry = true;
+            self.armed = false;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ended::HalfClosed)
+    }
+
+    /// Broker to client; ready once the client has our FIN.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { client, upstream, session, down, meter, .. } = self;
+        let upstream = &mut **upstream;
+        for _ in 0..TURN {
+            if down.finished {
+                return Poll::Ready(Ok(()));
+            }
+            let mut sent = 0;
+            let written = down.poll_write(cx, upstream, client, &mut sent);
+            meter.bytes(0, sent);
+            ready!(written)?;
+            if self.draining && self.up.finished && session.is_answered() {
+                down.ended = true;
+            }
+            if down.ended {
+                return down.poll_finish(cx, client);
+            }
+            match Pin::new(&mut *upstream).poll_fill_buf(cx) {
+                Poll::Pending => {
+                    down.poll_idle(cx, client)?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Reader)),
+                Poll::Ready(Ok([])) => {
+                    session.handle_broker_end()?;
+                    down.ended = true;
+                }
+                Poll::Ready(Ok(input)) => {
+                    session.handle_response(input, meter, &mut down.pieces)?;
+                    down.fed = input.len();
+                    let tally = session.take_tally();
+                    if tally != Tally::default() {
+                        meter.tally(&tally);
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Client to broker; ready once the broker has the client's FIN.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { client, upstream, session, up, meter, .. } = self;
+        let upstream = &mut **upstream;
+        for _ in 0..TURN {
+            if up.finished {
+                return Poll::Ready(Ok(()));
+            }
+            let mut sent = 0;
+            let written = up.poll_write(cx, client, upstream, &mut sent);
+            meter.bytes(sent, 0);
+            ready!(written)?;
+            if self.draining && session.is_between_requests() {
+                up.ended = true;
+            }
+            if up.ended {
+                if !session.is_answered() && !self.hurry && !self.down.ended {
+                    up.poll_idle(cx, upstream)?;
+                    return Poll::Pending; // Woken by the answer, or by the timer.
+                }
+                return up.poll_finish(cx, upstream);
+            }
+            match Pin::new(&mut *client).poll_fill_buf(cx) {
+                Poll::Pending => {
+                    up.poll_idle(cx, upstream)?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Reader)),
+                Poll::Ready(Ok([])) => {
+                    session.handle_client_end()?;
+                    up.ended = true;
+                }
+                Poll::Ready(Ok(input)) => {
+                    up.fed = session.handle_request(input, &mut up.pieces)?;
+                    if up.fed == 0 {
+                        up.poll_idle(cx, upstream)?;
+                        return Poll::Pending; // As many unanswered as may be: woken by an answer.
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

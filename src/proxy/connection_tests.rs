@@ -1,0 +1,277 @@
+//! Connections over streams in memory: what is held while a reader stops, odd sizes of writes, and directions that end alone.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::{Ended, Meter, Opening};
+use super::rewrite::test_support::{frame, request};
+use super::rewrite::{MOST_IN_FLIGHT, Mapping, Tally};
+use crate::lifecycle::Drain;
+use crate::net::{BoxStream, Stream};
+
+/// What a test sees and sets of one stream.
+#[derive(Default)]
+struct End {
+    /// What the far side sent and nobody consumed, in the chunks it came in.
+    sent: VecDeque<Vec<u8>>,
+    fin: bool,
+    consumed: usize,
+    /// Bytes the far side still takes, and how many at once.
+    takes: usize,
+    at_once: usize,
+    got: Vec<u8>,
+    got_fin: bool,
+    reset: bool,
+    readers: Vec<Waker>,
+    writers: Vec<Waker>,
+}
+
+/// A stream whose far side is a test. The chunk being read is its buffer.
+#[derive(Clone, Default)]
+struct Mem {
+    end: Arc<Mutex<End>>,
+    chunk: Vec<u8>,
+}
+
+impl Mem {
+    fn new(at_once: usize) -> Self {
+        let mem = Self::default();
+        (mem.end().takes, mem.end().at_once) = (usize::MAX, at_once);
+        mem
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().expect("no panic")
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        let mut end = self.end();
+        end.sent.push_back(bytes.to_vec());
+        end.readers.drain(..).for_each(Waker::wake);
+    }
+
+    fn finish(&self) {
+        let mut end = self.end();
+        end.fin = true;
+        end.readers.drain(..).for_each(Waker::wake);
+    }
+
+    fn take(&self, bytes: usize) {
+        let mut end = self.end();
+        end.takes = bytes;
+        end.writers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl AsyncRead for Mem {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl AsyncBufRead for Mem {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.chunk.is_empty() {
+            let mut end = this.end.lock().expect("no panic");
+            match end.sent.pop_front() {
+                Some(chunk) => this.chunk = chunk,
+                None if end.fin => {}
+                None => {
+                    end.readers.push(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(&this.chunk))
+    }
+
+    fn consume(self: Pin<&mut Self>, amt: usize) {
+        let this = self.get_mut();
+        this.chunk.drain(..amt);
+        this.end().consumed += amt;
+    }
+}
+
+impl AsyncWrite for Mem {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut end = self.end.lock().expect("no panic");
+        if end.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let room = end.takes.min(end.at_once);
+        if room == 0 {
+            end.writers.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let taken: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(room).collect();
+        end.got.extend_from_slice(&taken);
+        end.takes -= taken.len().min(end.takes);
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end().got_fin = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Mem {
+    fn reset(&mut self) {
+        self.end().reset = true;
+    }
+}
+
+#[derive(Default)]
+struct Local;
+
+impl Mapping for Local {
+    fn local(&mut self, _: i32, _: &str, _: i32) -> Option<(String, u16)> {
+        Some(("127.0.0.1".to_owned(), 19_092))
+    }
+}
+
+impl Meter for Local {
+    fn bytes(&mut self, _: u64, _: u64) {}
+    fn tally(&mut self, _: &Tally) {}
+}
+
+async fn connect(client: Mem, broker: Mem) -> Ended {
+    let drain = Drain::new();
+    let opening = Opening::new(client).first_request(&drain).await.expect("Kafka").expect("a request");
+    opening.run(Box::new(broker) as BoxStream, Local, &drain).await
+}
+
+/// Whether a connection asked to be polled again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Polls until nothing moves any more.
+fn settle(mut connection: Pin<&mut impl Future<Output = Ended>>) -> Option<Ended> {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    loop {
+        if let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(ended);
+        }
+        if !woken.0.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+    }
+}
+
+fn answer(correlation_id: i32, body: &[u8]) -> Vec<u8> {
+    frame(&[&correlation_id.to_be_bytes()[..], body].concat())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_holds_one_buffer() {
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&request(2, 1, 1));
+    client.take(1_000);
+    let response = answer(1, &vec![7; 2 << 20]);
+    response.chunks(64 << 10).for_each(|chunk| broker.send(chunk));
+    let mut connection = pin!(connect(client.clone(), broker.clone()));
+    assert!(settle(connection.as_mut()).is_none());
+    assert_eq!(client.end().got.len(), 1_000);
+    assert_eq!(broker.end().consumed, 1_000, "not a byte more is taken from the broker than the client took");
+    client.take(usize::MAX);
+    assert!(settle(connection.as_mut()).is_none());
+    assert_eq!(client.end().got, response);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_of_any_size_carry_the_same_bytes() {
+    // An untouched frame, a Metadata v0 with one broker, an untouched frame: cut by reading and by writing.
+    let metadata = answer(2, b"\0\0\0\x01\0\0\0\x05\0\x11b5.orange.example\0\0\x23\x84\0\0\0\0");
+    let local = answer(2, b"\0\0\0\x01\0\0\0\x05\0\x09127.0.0.1\0\0\x4a\x94\0\0\0\0");
+    let sent = [answer(1, b"one"), metadata, answer(3, b"three")].concat();
+    let expected = [answer(1, b"one"), local, answer(3, b"three")].concat();
+    let asked = [request(2, 1, 1), request(3, 0, 2), request(2, 1, 3)].concat();
+    for read in 1..=sent.len() {
+        for write in [1, 2, 7, usize::MAX] {
+            let (client, broker) = (Mem::new(write), Mem::new(write));
+            asked.chunks(read).for_each(|chunk| client.send(chunk));
+            let mut connection = pin!(connect(client.clone(), broker.clone()));
+            assert!(settle(connection.as_mut()).is_none());
+            sent.chunks(read).for_each(|chunk| broker.send(chunk));
+            assert!(settle(connection.as_mut()).is_none());
+            client.finish();
+            broker.finish();
+            assert!(matches!(settle(connection.as_mut()), Some(Ended::Clean)), "read {read} write {write}");
+            assert_eq!(broker.end().got, asked);
+            assert_eq!(client.end().got, expected, "read {read} write {write}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_unanswered_requests_stop_the_client() {
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    let one = request(2, 1, 0).len();
+    for id in 0..MOST_IN_FLIGHT as i32 + 5 {
+        client.send(&request(2, 1, id));
+    }
+    let mut connection = pin!(connect(client.clone(), broker.clone()));
+    assert!(settle(connection.as_mut()).is_none());
+    assert_eq!(broker.end().got.len(), MOST_IN_FLIGHT * one);
+    broker.send(&[answer(0, b"x"), answer(1, b"y")].concat());
+    assert!(settle(connection.as_mut()).is_none());
+    assert_eq!(broker.end().got.len(), (MOST_IN_FLIGHT + 2) * one, "each answer makes room for one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fin_waits_for_answers_but_not_for_ever() {
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&request(2, 1, 1));
+    client.finish();
+    let begun = tokio::time::Instant::now();
+    let ended = connect(client.clone(), broker.clone());
+    let mut connection = pin!(ended);
+    assert!(settle(connection.as_mut()).is_none());
+    assert!(!broker.end().got_fin, "an answer is due");
+    let ended = connection.await;
+    assert!(matches!(ended, Ended::HalfClosed), "{ended:?}");
+    assert!(broker.end().got_fin && client.end().reset && broker.end().reset);
+    assert_eq!(begun.elapsed().as_secs(), 120, "a minute for the answer, a minute for the broker's end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_let_go() {
+    let client = Mem::new(usize::MAX);
+    let begun = tokio::time::Instant::now();
+    let opening = Opening::new(client.clone()).first_request(&Drain::new()).await;
+    assert!(matches!(opening, Ok(None)));
+    assert!(client.end().got_fin);
+    assert_eq!(begun.elapsed(), Duration::from_secs(60));
+}

@@ -1,0 +1,117 @@
+//! Requests that wait for their response, in the order they were sent.
+
+use std::collections::VecDeque;
+
+/// Requests of one connection that may be unanswered at once; more wait in the client's socket.
+pub const MOST_IN_FLIGHT: usize = 1_000;
+
+/// What a response will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// A response with a header.
+    Response {
+        /// What it begins with.
+        correlation_id: i32,
+        /// Its API.
+        key: i16,
+        /// Its version.
+        version: i16,
+    },
+    /// A raw SASL token, without any header.
+    Token,
+}
+
+/// A bounded queue of awaited responses. Brokers answer in order, so the head is expected and the rest searched only when it is not.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    queue: VecDeque<Awaited>,
+    out_of_order: u64,
+    unknown: u64,
+}
+
+impl InFlight {
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= MOST_IN_FLIGHT
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, awaited: Awaited) {
+        self.queue.push_back(awaited);
+    }
+
+    /// Whether the next answer is a raw token.
+    pub(super) fn expects_token(&self) -> bool {
+        matches!(self.queue.front(), Some(Awaited::Token))
+    }
+
+    /// Takes the awaited token off.
+    pub(super) fn take_token(&mut self) {
+        if self.expects_token() {
+            self.queue.pop_front();
+        }
+    }
+
+    /// Forgets awaited tokens: authentication went on with other means.
+    pub(super) fn forget_tokens(&mut self) {
+        self.queue.retain(|awaited| !matches!(awaited, Awaited::Token));
+    }
+
+    /// Finds what a response answers: API key and version. `None` for one that nobody asked for.
+    pub(super) fn answer(&mut self, id: i32) -> Option<(i16, i16)> {
+        let at = self
+            .queue
+            .iter()
+            .position(|awaited| matches!(awaited, Awaited::Response { correlation_id, .. } if *correlation_id == id));
+        match at {
+            Some(0) => {}
+            Some(_) => self.out_of_order += 1,
+            None => self.unknown += 1,
+        }
+        match self.queue.remove(at?) {
+            Some(Awaited::Response { key, version, .. }) => Some((key, version)),
+            _ => None,
+        }
+    }
+
+    /// Responses that came out of order, and that nobody asked for, since the last call.
+    pub(super) fn take_oddities(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.out_of_order), std::mem::take(&mut self.unknown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(correlation_id: i32) -> Awaited {
+        Awaited::Response { correlation_id, key: 3, version: correlation_id as i16 }
+    }
+
+    #[test]
+    fn answers_in_order_and_finds_what_is_not() {
+        let mut ring = InFlight::default();
+        for id in [1, 2, 3, 2] {
+            ring.push(response(id));
+        }
+        assert_eq!(ring.answer(1), Some((3, 1)));
+        assert_eq!(ring.answer(3), Some((3, 3)));
+        assert_eq!(ring.answer(9), None);
+        assert_eq!(ring.answer(2), Some((3, 2)));
+        assert_eq!(ring.answer(2), Some((3, 2)), "the same id twice is two answers");
+        assert_eq!(ring.answer(2), None);
+        assert!(ring.is_empty());
+        assert_eq!(ring.take_oddities(), (1, 2));
+    }
+
+    #[test]
+    fn is_bounded() {
+        let mut ring = InFlight::default();
+        (0..MOST_IN_FLIGHT as i32).for_each(|id| ring.push(response(id)));
+        assert!(ring.is_full());
+        ring.answer(0);
+        assert!(!ring.is_full());
+    }
+}

@@ -1,0 +1,213 @@
+//! What the client sends: never changed, read just far enough to know what each answer will be.
+
+use super::RewriteError;
+use super::in_flight::{Awaited, InFlight};
+use super::pieces::{Held, Pieces};
+use super::sasl::Tokens;
+use crate::kafka::api;
+use crate::kafka::frame::{self, Side};
+use crate::kafka::header::RequestHead;
+use crate::kafka::walk::{Walker, produce};
+
+/// Largest SaslHandshake request, in bytes: a client id and the name of a mechanism.
+const MOST_HANDSHAKE: u32 = 64 << 10;
+
+/// Bytes of a length, and of a length with the head of a request.
+const LENGTH: usize = 4;
+const HEAD: usize = LENGTH + 8;
+
+/// Where in the stream of requests the reader is.
+///
+/// ```text
+/// Head ─▶ Pass ─▶ Head            any request: what it is, then its body
+/// Head ─▶ Walk ─▶ Acks ─▶ Pass    Produce: only `acks` says whether an answer comes
+/// Head ─▶ Handshake ─▶ Head       SaslHandshake version 0: raw tokens follow
+/// ```
+#[derive(Debug)]
+enum State {
+    /// A length is being read, and the eight bytes behind it.
+    Head,
+    /// The rest of a frame passes.
+    Pass { left: u64 },
+    /// A produce request passes up to `acks`.
+    Walk { walker: Box<Walker>, left: u64, head: RequestHead },
+    /// The two bytes of `acks` are being read.
+    Acks { left: u64, head: RequestHead },
+    /// A whole handshake is being read.
+    Handshake { length: u32, head: RequestHead },
+}
+
+/// Reads the client's stream.
+#[derive(Debug)]
+pub(super) struct Requests {
+    state: State,
+    held: Held,
+    first: bool,
+    tokens: Option<Tokens>,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Self { state: State::Head, held: Held::default(), first: true, tokens: None }
+    }
+
+    /// Whether no frame is begun.
+    pub(super) fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Head) && self.held.bytes().is_empty()
+    }
+
+    /// The handshake was refused: no raw token will follow.
+    pub(super) fn forget_tokens(&mut self) {
+        self.tokens = None;
+    }
+
+    /// Reads on; returns how much of the input it took, less than all only when no more answers may be awaited.
+    pub(super) fn handle(
+        &mut self,
+        input: &[u8],
+        awaited: &mut InFlight,
+        out: &mut Pieces,
+    ) -> Result<usize, RewriteError> {
+        let mut at = 0;
+        while at < input.len() {
+            if self.at_boundary() && awaited.is_full() {
+                break;
+            }
+            at += self.advance(&input[at..], awaited, out)?;
+        }
+        self.held.end_of_input(out);
+        Ok(at)
+    }
+
+    fn advance(&mut self, input: &[u8], awaited: &mut InFlight, out: &mut Pieces) -> Result<usize, RewriteError> {
+        match &mut self.state {
+            State::Head => self.read_head(input, awaited, out),
+            State::Pass { left } => {
+                let passed = passable(input, *left);
+                out.pass(passed);
+                *left -= passed as u64;
+                self.settle();
+                Ok(passed)
+            }
+            State::Walk { walker, left, head } => {
+                let fed =
+                    walker.feed(&input[..passable(input, *left)]).map_err(|source| request_error(*head, source))?;
+                out.pass(fed.taken);
+                *left -= fed.taken as u64;
+                if fed.done {
+                    self.state = State::Acks { left: *left, head: *head };
+                }
+                Ok(fed.taken)
+            }
+            State::Acks { left, head } => {
+                let (head, left) = (*head, *left);
+                if left < 2 {
+                    let source = crate::kafka::primitives::Malformed::Short { what: "acks", at: 0, need: 2, left };
+                    return Err(request_error(head, source));
+                }
+                let taken = self.held.fill(input, 2);
+                if let [high, low] = *self.held.bytes() {
+                    if i16::from_be_bytes([high, low]) != 0 {
+                        awaited.push(answer_to(head));
+                    }
+                    self.held.release(out);
+                    self.state = State::Pass { left: left - 2 };
+                    self.settle();
+                }
+                Ok(taken)
+            }
+            State::Handshake { length, head } => {
+                let (whole, head) = (LENGTH + *length as usize, *head);
+                let taken = self.held.fill(input, whole);
+                if self.held.bytes().len() == whole {
+                    self.tokens = Some(Tokens::after_handshake(&self.held.bytes()[LENGTH..]));
+                    awaited.push(answer_to(head));
+                    self.held.release(out);
+                    self.state = State::Head;
+                }
+                Ok(taken)
+            }
+        }
+    }
+
+    /// Reads a length and, where a request has one, the head behind it.
+    fn read_head(&mut self, input: &[u8], awaited: &mut InFlight, out: &mut Pieces) -> Result<usize, RewriteError> {
+        let mut taken = self.held.fill(input, LENGTH);
+        let Some(prefix) = self.held.bytes().first_chunk::<LENGTH>() else { return Ok(taken) };
+        let side = if self.tokens.is_some() { Side::Tokens } else { Side::Requests };
+        let length = match frame::length(side, *prefix, self.first) {
+            // Larger than any token: the exchange of unknown length is over.
+            Err(frame::FrameError::TooLong { .. }) if self.tokens == Some(Tokens::UntilRequest) => {
+                frame::length(Side::Requests, *prefix, false)?
+            }
+            length => length?,
+        };
+        taken += self.held.fill(&input[taken..], (LENGTH + length as usize).min(HEAD));
+        let head = &self.held.bytes()[LENGTH..];
+        if head.len() < (length as usize).min(HEAD - LENGTH) {
+            return Ok(taken);
+        }
+        self.first = false;
+        if let Some(tokens) = self.tokens {
+            if tokens.is_token(length, head) {
+                let left = u64::from(length) - head.len() as u64;
+                self.tokens = tokens.after_token();
+                awaited.push(Awaited::Token);
+                self.held.release(out);
+                self.state = State::Pass { left };
+                self.settle();
+                return Ok(taken);
+            }
+            // The exchange is over. A GSSAPI broker leaves the last token unanswered; what it still owed must not hide a response.
+            self.tokens = None;
+            awaited.forget_tokens();
+        }
+        let Some(head) = head.first_chunk::<8>() else { return Ok(taken) };
+        let head = RequestHead::read(*head);
+        let left = u64::from(length) - 8;
+        match (head.api_key, head.api_version) {
+            (api::SASL_HANDSHAKE, 0) if length <= MOST_HANDSHAKE => {
+                self.state = State::Handshake { length, head };
+                // A frame that was whole with its head has no byte left to arrive.
+                if left == 0 {
+                    self.advance(&[], awaited, out)?;
+                }
+                return Ok(taken);
+            }
+            (api::PRODUCE, 0..) => {
+                let walker = Box::new(produce::to_acks(head.api_version, left));
+                self.state = State::Walk { walker, left, head };
+                if left == 0 {
+                    self.advance(&[], awaited, out)?;
+                }
+            }
+            _ => {
+                awaited.push(answer_to(head));
+                self.state = State::Pass { left };
+                self.settle();
+            }
+        }
+        self.held.release(out);
+        Ok(taken)
+    }
+
+    /// A frame of which nothing is left is over.
+    fn settle(&mut self) {
+        if let State::Pass { left: 0 } = self.state {
+            self.state = State::Head;
+        }
+    }
+}
+
+/// How much of the input belongs to a frame with `left` bytes to come.
+pub(super) fn passable(input: &[u8], left: u64) -> usize {
+    usize::try_from(left).map_or(input.len(), |left| left.min(input.len()))
+}
+
+const fn answer_to(head: RequestHead) -> Awaited {
+    Awaited::Response { correlation_id: head.correlation_id, key: head.api_key, version: head.api_version }
+}
+
+const fn request_error(head: RequestHead, source: crate::kafka::primitives::Malformed) -> RewriteError {
+    RewriteError::Request { key: head.api_key, version: head.api_version, source }
+}

@@ -1,0 +1,154 @@
+//! One client, one broker, and what goes between them.
+
+use super::in_flight::InFlight;
+use super::pieces::Pieces;
+use super::requests::Requests;
+use super::responses::{Around, Responses};
+use super::{Mapping, RewriteError, endpoints};
+use crate::kafka::api;
+
+/// What was done since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Addresses replaced.
+    pub nodes: u64,
+    /// Nodes that were given no address.
+    pub hidden: u64,
+    /// Frames whose endpoints were left out since the local ones did not fit.
+    pub hidden_frames: u64,
+    /// Responses changed, by the place of their API in [`api::WALKABLE`].
+    pub responses: [u64; api::WALKABLE.len()],
+    /// Responses that did not come in the order of their requests.
+    pub out_of_order: u64,
+    /// Responses that nobody asked for, which went nowhere.
+    pub unknown: u64,
+}
+
+impl Tally {
+    pub(super) fn rewritten(&mut self, key: i16) {
+        if let Some(at) = api::WALKABLE.iter().position(|(walkable, _)| *walkable == key) {
+            self.responses[at] += 1;
+        }
+    }
+}
+
+/// Reads both streams of one connection and says what becomes of their bytes.
+#[derive(Debug)]
+pub struct Session {
+    requests: Requests,
+    responses: Responses,
+    awaited: InFlight,
+    tally: Tally,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// Before the first byte.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            requests: Requests::new(),
+            responses: Responses::new(),
+            awaited: InFlight::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes what the client sent; `out` tells what goes to the broker. Returns how many bytes it took: fewer than all when
+    /// [`super::MOST_IN_FLIGHT`] requests are unanswered; the rest is to be fed again after the next response.
+    ///
+    /// # Errors
+    /// [`RewriteError`]; the connection is to be closed.
+    pub fn handle_request(&mut self, input: &[u8], out: &mut Pieces) -> Result<usize, RewriteError> {
+        self.requests.handle(input, &mut self.awaited, out)
+    }
+
+    /// Takes what the broker sent, all of it; `out` tells what goes to the client.
+    ///
+    /// # Errors
+    /// [`RewriteError`]; the connection is to be closed, and nothing of what `out` got by this call is to be sent.
+    pub fn handle_response(
+        &mut self,
+        input: &[u8],
+        mapping: &mut dyn Mapping,
+        out: &mut Pieces,
+    ) -> Result<(), RewriteError> {
+        let around = &mut Around { awaited: &mut self.awaited, mapping, tally: &mut self.tally, out };
+        let done = self.responses.handle(input, around);
+        if self.responses.take_handshake_refused() {
+            self.requests.forget_tokens();
+            self.awaited.forget_tokens();
+        }
+        done
+    }
+
+    /// The client sent its FIN.
+    ///
+    /// # Errors
+    /// [`RewriteError::CutFrame`] inside a frame.
+    pub fn handle_client_end(&self) -> Result<(), RewriteError> {
+        if self.requests.at_boundary() { Ok(()) } else { Err(RewriteError::CutFrame("client")) }
+    }
+
+    /// The broker sent its FIN.
+    ///
+    /// # Errors
+    /// [`RewriteError::CutFrame`] inside a frame.
+    pub fn handle_broker_end(&self) -> Result<(), RewriteError> {
+        if self.responses.at_boundary() { Ok(()) } else { Err(RewriteError::CutFrame("broker")) }
+    }
+
+    /// Whether the client is between two requests.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        self.requests.at_boundary()
+    }
+
+    /// Whether every request that gets an answer has one, to its last byte.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.awaited.is_empty() && self.responses.at_boundary()
+    }
+
+    /// Takes what was done since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        let (out_of_order, unknown) = self.awaited.take_oddities();
+        Tally { out_of_order, unknown, ..std::mem::take(&mut self.tally) }
+    }
+}
+
+/// Runs a session over arbitrary bytes: the first byte chooses the step, the second where requests end and responses begin;
+/// every endpoint edit runs over them too. For fuzzing. Panics never, and a piece never stands for more input than there was.
+pub fn fuzz_session(data: &[u8]) {
+    struct Anywhere;
+    impl Mapping for Anywhere {
+        fn local(&mut self, node_id: i32, _: &str, _: i32) -> Option<(String, u16)> {
+            (node_id % 7 != 0).then(|| ("127.0.0.1".to_owned(), 19_092))
+        }
+    }
+    let [step, cut, data @ ..] = data else { return };
+    let step = usize::from(*step).max(1);
+    let (requests, responses) = data.split_at(data.len() * usize::from(*cut) / 256);
+    endpoints::fuzz(responses, &mut Anywhere);
+    let mut session = Session::new();
+    for chunk in requests.chunks(step) {
+        let mut out = Pieces::new();
+        match session.handle_request(chunk, &mut out) {
+            Ok(taken) if taken == chunk.len() => assert_eq!(out.covers(), taken),
+            _ => break,
+        }
+    }
+    for chunk in responses.chunks(step) {
+        let mut out = Pieces::new();
+        if session.handle_response(chunk, &mut Anywhere, &mut out).is_err() {
+            break;
+        }
+        assert_eq!(out.covers(), chunk.len());
+    }
+    let _ = (session.handle_client_end(), session.handle_broker_end(), session.take_tally());
+}

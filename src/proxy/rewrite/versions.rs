@@ -1,0 +1,74 @@
+//! ApiVersions responses: clients are told to stay within what can be walked, and nothing else is touched.
+
+use crate::kafka::api;
+use crate::kafka::primitives::{Malformed, put_count};
+use crate::kafka::walk::api_versions;
+
+/// Caps the highest versions of the APIs in [`api::WALKABLE`] in what follows the correlation id; an API that begins above its
+/// cap is left out. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
+pub(super) fn cap(body: &[u8], version: i16) -> Result<Option<Vec<u8>>, Malformed> {
+    let mut entries = api_versions::entries(body, version)?;
+    let Some(count) = entries.count else { return Ok(None) };
+    let mut list = Vec::with_capacity(body.len());
+    let (mut left_out, mut changed) = (0, false);
+    while let Some(entry) = entries.next_entry()? {
+        let most = api::walkable_to(entry.api_key).unwrap_or(i16::MAX);
+        if entry.min > most {
+            left_out += 1;
+            continue;
+        }
+        changed |= entry.max > most;
+        list.extend_from_slice(&entry.api_key.to_be_bytes());
+        list.extend_from_slice(&entry.min.to_be_bytes());
+        list.extend_from_slice(&entry.max.min(most).to_be_bytes());
+        list.extend_from_slice(entry.after);
+    }
+    if !changed && left_out == 0 {
+        return Ok(None);
+    }
+    let mut out = Vec::with_capacity(body.len() + 4);
+    out.extend_from_slice(entries.before);
+    put_count(&mut out, entries.flexible, Some(count - left_out));
+    out.extend_from_slice(&list);
+    out.extend_from_slice(entries.rest());
+    Ok(Some(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_the_walkable_and_leaves_the_rest() {
+        // Error 0; Fetch 4-99, key 30000 1-7 with a tagged field, Metadata 0-13; throttle 1; a tagged field.
+        let body =
+            b"\0\0\x04\0\x01\0\x04\0\x63\0\x75\x30\0\x01\0\x07\x01\x05\x02ab\0\x03\0\0\0\x0d\0\0\0\0\x01\x01\x00\x01!";
+        let capped =
+            b"\0\0\x04\0\x01\0\x04\0\x12\0\x75\x30\0\x01\0\x07\x01\x05\x02ab\0\x03\0\0\0\x0d\0\0\0\0\x01\x01\x00\x01!";
+        for version in [3, 4, 5] {
+            assert_eq!(cap(body, version), Ok(Some(capped.to_vec())));
+        }
+        assert_eq!(cap(capped, 5), Ok(None), "nothing to do");
+    }
+
+    #[test]
+    fn reads_error_35_in_the_form_of_version_0() {
+        let body = b"\0\x23\0\0\0\x01\0\x12\0\0\0\x09";
+        assert_eq!(cap(body, 9), Ok(Some(b"\0\x23\0\0\0\x01\0\x12\0\0\0\x05".to_vec())));
+        assert_eq!(cap(b"\0\x23", 3), Ok(None), "brokers before 2.4");
+        assert_eq!(cap(b"\0\x23\0\0\0\0", 3), Ok(None));
+    }
+
+    #[test]
+    fn leaves_out_what_begins_above_its_cap() {
+        let body = b"\0\0\0\0\0\x02\0\x4e\0\x03\0\x05\0\x02\0\0\0\x0b";
+        assert_eq!(cap(body, 0), Ok(Some(b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec())));
+    }
+
+    #[test]
+    fn refuses_counts_beyond_the_body() {
+        assert!(cap(b"\0\0\x7f\xff\xff\xff", 0).is_err());
+        assert!(cap(b"\0\0\xff\xff\xff\xff\x0f", 3).is_err());
+        assert!(cap(b"\0\0\0\0\0\x03\0\x01\0\0", 0).is_err());
+    }
+}

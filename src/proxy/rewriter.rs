@@ -1,0 +1,400 @@
+//! Mode `rewrite`: local clients reach the peer's brokers under local addresses, which stand in every response that carries one.
+//!
+//! One bootstrap listener, and one listener a broker, opened when the broker is first seen and before its address is given
+//! away. Rules kept here: the bootstrap listener stays open whatever happens to brokers or tunnel; a port once given to a node is
+//! on the disk before a client knows it and never given to another node; a node that moves keeps its port; a broker
+//! without a port is hidden, never shown under its real address; no failure floods the log.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::connection::{Ended, Meter, Opening};
+use super::nodes::{Door, Nodes, To, Traffic, listen};
+use super::ports::PortTable;
+use super::refusals::Refusals;
+use super::rewrite::{Mapping, Tally};
+use super::status::{ListenerStatus, ProxyStatus};
+use super::upstream::{self, UpstreamError};
+use crate::config::RewriteConfig;
+use crate::kafka::api;
+use crate::lifecycle::Drain;
+use crate::net::tcp::TcpConn;
+use crate::net::tls::{TlsConnector, TlsError};
+use crate::net::{BoxStream, HostPort, SharedDial};
+
+/// Connections at once over all listeners: above what a large site's clients open, below a usual limit on open files.
+pub const MAX_CONNECTIONS: u64 = 16_384;
+
+/// Listeners that wait to be taken over; more nodes than this at once are shown at the client's next look.
+const MOST_NEW_DOORS: usize = 4_096;
+
+/// How long accepting rests after a failure, such as too many open files.
+const ACCEPT_REST: Duration = Duration::from_millis(200);
+
+/// Why mode `rewrite` cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewriterError {
+    /// The bootstrap listener cannot be opened.
+    #[error("cannot listen for clients on {address}: {error}; is it an address of this host, and free?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The state directory or the file in it cannot be used.
+    #[error("{}: {error}", path.display())]
+    State {
+        /// Directory or file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// There is no bootstrap server of the peer.
+    #[error("no bootstrap server of {0} is set")]
+    NoBootstrap(String),
+    /// Clients cannot be told where to connect.
+    #[error("clients cannot be told to connect to `{0}`; set proxy.advertise to a name or address of this host")]
+    BadAdvertise(String),
+    /// TLS towards the brokers cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Mode `rewrite`, with its bootstrap listener and those of known brokers open, and nothing running yet.
+#[derive(Debug)]
+pub struct Rewriter {
+    shared: Arc<Shared>,
+    doors: Vec<Door>,
+    new_doors: mpsc::Receiver<Door>,
+}
+
+/// A cheap handle to what runs.
+#[derive(Debug, Clone)]
+pub struct RewriterHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cluster: String,
+    advertise: String,
+    listen: SocketAddr,
+    bootstrap: Vec<HostPort>,
+    turn: AtomicU64,
+    dial: SharedDial,
+    tls: Option<TlsConnector>,
+    nodes: Nodes,
+    refusals: Arc<Refusals>,
+    anyone: Traffic,
+    open: AtomicU64,
+    to_brokers: AtomicU64,
+    to_clients: AtomicU64,
+    responses: [AtomicU64; api::WALKABLE.len()],
+    nodes_rewritten: AtomicU64,
+    nodes_hidden: AtomicU64,
+    frames_hidden: AtomicU64,
+}
+
+impl Rewriter {
+    /// Opens the bootstrap listener and those of brokers known from earlier runs, at their last targets. Spawns nothing; must be
+    /// called within a tokio runtime with its I/O driver.
+    ///
+    /// `cluster` is the peer's name, under which ports are kept in `state_dir`. Port 0 in `config.listen` takes any. A known broker whose port
+    /// is in use now gets another when it is seen next.
+    ///
+    /// # Errors
+    /// [`RewriterError`], each as described there.
+    pub fn bind(
+        config: &RewriteConfig,
+        cluster: &str,
+        bootstrap: Vec<HostPort>,
+        dial: SharedDial,
+        state_dir: &Path,
+    ) -> Result<Self, RewriterError> {
+        if bootstrap.is_empty() {
+            return Err(RewriterError::NoBootstrap(cluster.to_owned()));
+        }
+        let advertise = HostPort::new(&config.advertise, 1)
+            .ok()
+            .filter(|advertise| advertise.ip().is_none_or(|ip| !ip.is_unspecified()))
+            .ok_or_else(|| RewriterError::BadAdvertise(config.advertise.clone()))?;
+        let tls = config.upstream_tls.as_ref().map(TlsConnector::new).transpose()?;
+        let failed = |error| RewriterError::Listen { address: config.listen, error };
+        let socket = listen(config.listen).map_err(failed)?;
+        let listen = socket.local_addr().map_err(failed)?;
+        let (table, damaged) = PortTable::open(state_dir, cluster, config.ports.clone(), listen.port())
+            .map_err(|(path, error)| RewriterError::State { path, error })?;
+        if let Some(aside) = damaged {
+            tracing::warn!(cluster, aside = %aside.display(), "the file of ports was damaged and is set aside; brokers get new ports");
+        }
+        let (new_door, new_doors) = mpsc::channel(MOST_NEW_DOORS);
+        let refusals = Arc::new(Refusals::default());
+        let nodes = Nodes::new(cluster, advertise.host(), listen, table, Arc::clone(&refusals), new_door);
+        let shared = Arc::new(Shared {
+            cluster: cluster.to_owned(),
+            advertise: advertise.host().to_owned(),
+            listen,
+            bootstrap,
+            turn: AtomicU64::new(0),
+            dial,
+            tls,
+            nodes,
+            refusals,
+            anyone: Traffic::default(),
+            open: AtomicU64::new(0),
+            to_brokers: AtomicU64::new(0),
+            to_clients: AtomicU64::new(0),
+            responses: Default::default(),
+            nodes_rewritten: AtomicU64::new(0),
+            nodes_hidden: AtomicU64::new(0),
+            frames_hidden: AtomicU64::new(0),
+        });
+        let mut doors = vec![Door { socket, to: To::Anyone }];
+        doors.extend(shared.nodes.reopen());
+        tracing::info!(cluster, %listen, brokers = doors.len() - 1, "proxy rewrites addresses");
+        Ok(Self { shared, doors, new_doors })
+    }
+
+    /// Where the bootstrap listener is.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.listen
+    }
+
+    /// A handle for status that outlives [`Rewriter::run`].
+    #[must_use]
+    pub fn handle(&self) -> RewriterHandle {
+        RewriterHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Serves until `drain` begins: then nothing new is taken, and each connection ends when its requests are answered. Connections
+    /// are tasks of `drain`, which waits for them.
+    pub async fn run(mut self, drain: Drain) {
+        for door in self.doors {
+            drain.spawn(accept(Arc::clone(&self.shared), door, drain.clone()));
+        }
+        loop {
+            tokio::select! {
+                () = drain.draining() => return,
+                door = self.new_doors.recv() => {
+                    // The sender is in `shared`, which lives as long as this.
+                    let Some(door) = door else { return };
+                    drain.spawn(accept(Arc::clone(&self.shared), door, drain.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl RewriterHandle {
+    /// What is going on, now.
+    #[must_use]
+    pub fn status(&self) -> ProxyStatus {
+        let shared = &self.shared;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut listeners = vec![ListenerStatus {
+            node_id: None,
+            listen: shared.listen,
+            target: shared.bootstrap[0].clone(),
+            connections_open: count(&shared.anyone.open),
+            connections_total: count(&shared.anyone.total),
+        }];
+        listeners.extend(shared.nodes.all().iter().map(|node| ListenerStatus {
+            node_id: Some(node.node_id),
+            listen: SocketAddr::new(shared.listen.ip(), node.port),
+            target: node.target(),
+            connections_open: count(&node.traffic.open),
+            connections_total: count(&node.traffic.total),
+        }));
+        let rewritten = api::WALKABLE.iter().zip(&shared.responses);
+        ProxyStatus {
+            mode: "rewrite",
+            cluster: shared.cluster.clone(),
+            advertise: shared.advertise.clone(),
+            connections_open: count(&shared.open),
+            connections_total: listeners.iter().map(|listener| listener.connections_total).sum(),
+            listeners,
+            bytes_to_brokers: count(&shared.to_brokers),
+            bytes_to_clients: count(&shared.to_clients),
+            refused: shared.refusals.counts(),
+            rewritten: rewritten.map(|((key, _), responses)| (api::name(*key), count(responses))).collect(),
+            nodes_rewritten: count(&shared.nodes_rewritten),
+            nodes_hidden: count(&shared.nodes_hidden),
+            frames_hidden: count(&shared.frames_hidden),
+        }
+    }
+}
+
+impl Shared {
+    /// Everyone who may answer a bootstrap client, in turn.
+    fn candidates(&self) -> Vec<HostPort> {
+        let mut candidates = self.bootstrap.clone();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len() as u64;
+        candidates.rotate_left(usize::try_from(turn).unwrap_or(0));
+        for broker in self.nodes.all().iter().map(|door| door.target()) {
+            if !candidates.contains(&broker) {
+                candidates.push(broker);
+            }
+        }
+        candidates
+    }
+
+    async fn dial(&self, to: &To) -> Result<(BoxStream, HostPort), UpstreamError> {
+        match to {
+            To::Anyone => upstream::connect_any(&self.dial, self.tls.as_ref(), &self.candidates()).await,
+            To::Node(door) => {
+                let target = door.target();
+                upstream::connect(&self.dial, self.tls.as_ref(), &target).await.map(|stream| (stream, target))
+            }
+        }
+    }
+}
+
+/// Takes connections until the drain begins.
+async fn accept(shared: Arc<Shared>, door: Door, drain: Drain) {
+    loop {
+        let accepted = tokio::select! {
+            () = drain.draining() => return,
+            accepted = door.socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, client)) => {
+                let Some(open) = Open::enter(&shared, &door.to) else {
+                    if let Some(held) = shared.refusals.note("too many connections", Instant::now()) {
+                        tracing::warn!(cluster = %shared.cluster, %client, most = MAX_CONNECTIONS, held, "too many connections; refused");
+                    }
+                    continue;
+                };
+                drain.spawn(Box::pin(serve(open, socket, client, drain.clone())));
+            }
+            // The client went away between SYN and accept: nothing of ours.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if let Some(held) = shared.refusals.note("accept failed", Instant::now()) {
+                    tracing::warn!(cluster = %shared.cluster, %error, held, "cannot accept; check the limit on open files");
+                }
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// One connection from its first byte to its end.
+async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Drain) {
+    let shared = Arc::clone(&open.shared);
+    let node_id = open.node_id();
+    let refused = |error: &super::rewrite::RewriteError, target: Option<&HostPort>| {
+        if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
+            let target = target.map(tracing::field::display);
+            tracing::warn!(cluster = %shared.cluster, %client, node_id, target, held, %error, "connection closed");
+        }
+    };
+    let opening = match Opening::new(TcpConn::new(socket)).first_request(&drain).await {
+        Ok(Some(opening)) => opening,
+        Ok(None) => return,
+        Err(error) => return refused(&error, None),
+    };
+    let (upstream, target) = match shared.dial(&open.to).await {
+        Ok(reached) => reached,
+        Err(error) => {
+            if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
+                tracing::warn!(cluster = %shared.cluster, %client, node_id, held, %error, "no broker reached for a client");
+            }
+            return opening.reset();
+        }
+    };
+    tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, "connection open");
+    match opening.run(upstream, &mut open, &drain).await {
+        Ended::Refused(error) => refused(&error, Some(&target)),
+        ended => tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, ?ended, "connection over"),
+    }
+}
+
+/// A connection that is counted while it lives.
+struct Open {
+    shared: Arc<Shared>,
+    to: To,
+}
+
+impl Open {
+    fn enter(shared: &Arc<Shared>, to: &To) -> Option<Self> {
+        let below = |open| (open < MAX_CONNECTIONS).then_some(open + 1);
+        shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
+        let open = Self { shared: Arc::clone(shared), to: to.clone() };
+        open.traffic().open.fetch_add(1, Ordering::Relaxed);
+        open.traffic().total.fetch_add(1, Ordering::Relaxed);
+        Some(open)
+    }
+
+    fn traffic(&self) -> &Traffic {
+        match &self.to {
+            To::Anyone => &self.shared.anyone,
+            To::Node(door) => &door.traffic,
+        }
+    }
+
+    fn node_id(&self) -> Option<i32> {
+        match &self.to {
+            To::Anyone => None,
+            To::Node(door) => Some(door.node_id),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.traffic().open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Mapping for &mut Open {
+    fn local(&mut self, node_id: i32, host: &str, port: i32) -> Option<(String, u16)> {
+        self.shared.nodes.local(node_id, host, port)
+    }
+}
+
+impl Meter for &mut Open {
+    fn bytes(&mut self, to_broker: u64, to_client: u64) {
+        if to_broker > 0 {
+            self.shared.to_brokers.fetch_add(to_broker, Ordering::Relaxed);
+        }
+        if to_client > 0 {
+            self.shared.to_clients.fetch_add(to_client, Ordering::Relaxed);
+        }
+    }
+
+    fn tally(&mut self, tally: &Tally) {
+        let shared = &self.shared;
+        let add = |counter: &AtomicU64, amount| counter.fetch_add(amount, Ordering::Relaxed);
+        add(&shared.nodes_rewritten, tally.nodes);
+        add(&shared.nodes_hidden, tally.hidden);
+        add(&shared.frames_hidden, tally.hidden_frames);
+        for (counter, amount) in shared.responses.iter().zip(tally.responses) {
+            add(counter, amount);
+        }
+        if tally.out_of_order + tally.unknown > 0
+            && let Some(held) = shared.refusals.note("response out of order", Instant::now())
+        {
+            let Tally { out_of_order, unknown, .. } = tally;
+            let cluster = &shared.cluster;
+            tracing::warn!(
+                cluster,
+                node_id = self.node_id(),
+                out_of_order,
+                unknown,
+                held,
+                "a broker answered out of order"
+            );
+        }
+    }
+}

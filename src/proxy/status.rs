@@ -1,0 +1,54 @@
+//! What mode `rewrite` says about itself, to status and metrics.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::net::HostPort;
+
+/// The proxy at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProxyStatus {
+    /// `rewrite`.
+    pub mode: &'static str,
+    /// The peer's cluster.
+    pub cluster: String,
+    /// What clients are told to connect to.
+    pub advertise: String,
+    /// The bootstrap listener first, then one a node.
+    pub listeners: Vec<ListenerStatus>,
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Connections since the start.
+    pub connections_total: u64,
+    /// Bytes from clients to brokers since the start.
+    pub bytes_to_brokers: u64,
+    /// Bytes from brokers to clients since the start.
+    pub bytes_to_clients: u64,
+    /// What was refused since the start, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Responses rewritten since the start, by API.
+    pub rewritten: BTreeMap<&'static str, u64>,
+    /// Addresses replaced since the start.
+    pub nodes_rewritten: u64,
+    /// Nodes that a client was not told of since the start, since they have no local address.
+    pub nodes_hidden: u64,
+    /// Frames whose endpoints were left out since the start, since the local ones are longer than the real ones.
+    pub frames_hidden: u64,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListenerStatus {
+    /// The node; `None` for the bootstrap listener.
+    pub node_id: Option<i32>,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its connections go; for the bootstrap listener the first server.
+    pub target: HostPort,
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Connections since the start.
+    pub connections_total: u64,
+}
