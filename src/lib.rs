@@ -27,4 +27,5 @@ pub mod kafka;
 pub mod lifecycle;
 pub mod net;
 pub mod proxy;
+pub mod replicator;
 pub mod tunnel;

@@ -1,0 +1,275 @@
+//! Where lanes begin: kept progress, what the source still has, and what the target's leaders remember of our writes.
+//!
+//! The sequence of a record is its ordinal among those that the flow's producer id put into the partition. So what the leader
+//! remembers, less what progress says, is the number of records that were written after the progress was: they are skipped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+use futures_util::StreamExt as _;
+
+use super::cluster::ProducerState;
+use super::decide::position::{self, SourceLog};
+use super::decide::progress::Progress;
+use super::lane::{Adopted, Lane, later};
+use super::shared::{LaneKey, Shared, now_ms};
+use super::status::{Happened, TargetEvent, TroubleCode};
+use super::store::{Known, Store};
+use crate::client::{ClientError, KafkaError, Position};
+use crate::net::BoxFuture;
+
+/// Adopts lanes.
+#[derive(Default)]
+pub(super) struct Adoption {
+    /// The producer id for partitions that have none, of this run.
+    writer: Option<(i64, i16)>,
+}
+
+/// A partition, and the producers that its leader remembers.
+type Memory = (LaneKey, Option<Vec<ProducerState>>);
+
+/// Questions to target leaders at once.
+const QUESTIONS: usize = 32;
+/// Partitions asked for their bounds at once.
+const AT_ONCE: usize = 1_000;
+
+impl Adoption {
+    /// Tells each lane that needs it where to begin; those that cannot be told now are left for the next call.
+    ///
+    /// `known` is what was read at the start; it is kept up to date here.
+    pub(super) async fn adopt(
+        &mut self,
+        shared: &Shared,
+        store: &Store,
+        known: &mut Known,
+        lanes: Vec<Arc<Lane>>,
+    ) -> Result<(), ClientError> {
+        for lanes in lanes.chunks(AT_ONCE) {
+            self.adopt_some(shared, store, known, lanes).await?;
+        }
+        Ok(())
+    }
+
+    async fn adopt_some(
+        &mut self,
+        shared: &Shared,
+        store: &Store,
+        known: &mut Known,
+        lanes: &[Arc<Lane>],
+    ) -> Result<(), ClientError> {
+        let logs = bounds(shared, lanes).await?;
+        let mut begun = Vec::new();
+        let asked = lanes.iter().zip(logs).filter_map(|(lane, log)| Some((Arc::clone(lane), log?)));
+        let priors: Vec<_> = asked.map(|(lane, log)| (prior(shared, known, &lane), lane, log)).collect();
+        let remembered = remembered(shared, &priors).await;
+        for (prior, lane, log) in priors {
+            let start = match position::start(prior.as_ref(), &log) {
+                Ok(start) => start,
+                Err(recreated) => {
+                    lane.note(TroubleCode::SourceRecreated, recreated.to_string(), Instant::now());
+                    continue;
+                }
+            };
+            let resumed = match &prior {
+                None => None,
+                Some(prior) if prior.producer_id < 0 => Some(Resumed::Another),
+                Some(prior) => {
+                    // Not to be asked now: guessing would copy records twice.
+                    let Some(memory) = remembered.get(&key(&lane)) else { continue };
+                    Some(resume(prior, memory.as_deref(), lane.is_distrusted()))
+                }
+            };
+            let mut progress = prior.unwrap_or_default();
+            let mut skip = 0;
+            match resumed {
+                Some(Resumed::Same { ahead }) => skip = ahead,
+                Some(Resumed::Forgotten) => {}
+                Some(Resumed::Lost { records }) => {
+                    shared.happened(&lane, Happened::Target(TargetEvent::TargetLost { records }));
+                    self.fresh(shared, &mut progress, true).await?;
+                }
+                Some(Resumed::Another) => self.fresh(shared, &mut progress, true).await?,
+                None => self.fresh(shared, &mut progress, false).await?,
+            }
+            if let Some(event) = start.event {
+                shared.happened(&lane, Happened::Source(event));
+                // What the target has beyond progress was in the part that is gone.
+                progress.next_sequence = later(progress.next_sequence, skip);
+                skip = 0;
+            }
+            (progress.source_topic_id, progress.target_topic_id) = lane.ids();
+            progress.next_offset = start.offset;
+            begun.push((lane, Adopted { progress, skip, source_end: log.end }));
+        }
+        let first: Vec<_> = begun.iter().map(|(lane, adopted)| (Arc::clone(lane), adopted.progress)).collect();
+        if let Err(error) = store.begin(&first).await {
+            shared.complain("progress", &error.to_string());
+            shared.refresh.notify_one();
+            return Ok(());
+        }
+        if !begun.is_empty() {
+            shared.board().last_progress_ms = Some(now_ms());
+        }
+        for (lane, adopted) in begun {
+            known.insert((lane.source.to_string(), lane.partition), adopted.progress);
+            lane.adopt(adopted);
+            shared.wake(&lane);
+        }
+        Ok(())
+    }
+
+    /// Gives a lane a producer id that has written nothing there: that of this run, or a new one.
+    async fn fresh(&mut self, shared: &Shared, progress: &mut Progress, new: bool) -> Result<(), ClientError> {
+        if new || self.writer.is_none() {
+            self.writer = match shared.target.producer_id().await {
+                Ok(writer) => Some(writer),
+                Err(error) if error.is_retriable() => return Err(error),
+                Err(error) => {
+                    // Copied without a producer id: a retry may then store a batch twice, and nothing else is lost.
+                    shared.complain("producer id", &error.to_string());
+                    Some((-1, -1))
+                }
+            };
+        }
+        (progress.producer_id, progress.producer_epoch) = self.writer.unwrap_or((-1, -1));
+        progress.next_sequence = 0;
+        Ok(())
+    }
+}
+
+/// What a lane's producer is to the target.
+#[derive(Debug, PartialEq, Eq)]
+enum Resumed {
+    /// Remembered, with this many records that progress does not know of.
+    Same {
+        /// Records.
+        ahead: u64,
+    },
+    /// Not remembered (expired, or nothing was written): any sequence is accepted, so the old one goes on.
+    Forgotten,
+    /// Remembered with fewer records than were acknowledged.
+    Lost {
+        /// Records that are missing.
+        records: u64,
+    },
+    /// It cannot go on; another producer id must.
+    Another,
+}
+
+/// Compares progress with what the leader remembers; `None` where it never can be asked.
+fn resume(prior: &Progress, memory: Option<&[ProducerState]>, distrusted: bool) -> Resumed {
+    let Some(memory) = memory else { return Resumed::Another };
+    let Some(state) = memory.iter().find(|state| state.producer_id == prior.producer_id) else {
+        return if distrusted { Resumed::Another } else { Resumed::Forgotten };
+    };
+    if state.epoch != prior.producer_epoch || state.last_sequence < 0 {
+        return Resumed::Another;
+    }
+    let next = later(state.last_sequence, 1);
+    let ahead = u64::from((next.wrapping_sub(prior.next_sequence) & i32::MAX).unsigned_abs());
+    if ahead >= 1 << 30 {
+        return Resumed::Lost { records: (1 << 31) - ahead };
+    }
+    // Refused though it fits: this pid will not get further here.
+    if distrusted && ahead == 0 { Resumed::Another } else { Resumed::Same { ahead } }
+}
+
+fn key(lane: &Lane) -> LaneKey {
+    (Arc::clone(&lane.source), lane.partition)
+}
+
+/// What was copied of a lane's partition, if its copy is still there.
+fn prior(shared: &Shared, known: &Known, lane: &Arc<Lane>) -> Option<Progress> {
+    let kept = known.get(&(lane.source.to_string(), lane.partition)).copied()?;
+    let prior = if lane.was_adopted() { lane.acked() } else { kept };
+    if position::is_recreated(prior.target_topic_id, lane.ids().1) {
+        shared.happened(lane, Happened::Target(TargetEvent::TargetRecreated));
+        return None;
+    }
+    Some(prior)
+}
+
+/// Where the source's partitions begin and end; `None` for those that cannot say now.
+async fn bounds(shared: &Shared, lanes: &[Arc<Lane>]) -> Result<Vec<Option<SourceLog>>, ClientError> {
+    let at: Vec<_> = lanes.iter().map(|lane| (lane.source.to_string(), lane.partition)).collect();
+    let end = if shared.read_committed { Position::ReadCommittedEnd } else { Position::Latest };
+    let starts = shared.source.list_offsets(at.clone(), Position::Earliest).await?;
+    let ends = shared.source.list_offsets(at, end).await?;
+    let mut out = Vec::with_capacity(lanes.len());
+    for ((lane, start), end) in lanes.iter().zip(starts).zip(ends) {
+        out.push(match (start.offset, end.offset) {
+            (Ok(start), Ok(end)) => Some(SourceLog { topic_id: lane.ids().0, start, end: end.max(start) }),
+            (Err(error), _) | (_, Err(error)) => {
+                let code = if error.kafka() == Some(KafkaError::TOPIC_AUTHORIZATION_FAILED) {
+                    TroubleCode::SourceAuthorization
+                } else {
+                    TroubleCode::SourceUnavailable
+                };
+                let text = format!("partition {}: the source: {error}", lane.partition);
+                shared.complain(&format!("topic {}", lane.source), &text);
+                lane.note(code, text, Instant::now());
+                None
+            }
+        });
+    }
+    out.resize_with(lanes.len(), || None);
+    Ok(out)
+}
+
+/// What target leaders remember of the producers of partitions that were copied before; `None` where brokers have no such question
+/// or do not answer it to us, no entry where the answer may come later.
+async fn remembered(
+    shared: &Shared,
+    priors: &[(Option<Progress>, Arc<Lane>, SourceLog)],
+) -> HashMap<LaneKey, Option<Vec<ProducerState>>> {
+    let asked = priors.iter().filter(|(prior, _, _)| prior.is_some_and(|prior| prior.producer_id >= 0));
+    let questions: Vec<_> = asked.map(|(_, lane, _)| ask(shared, lane)).collect();
+    futures_util::stream::iter(questions).buffer_unordered(QUESTIONS).filter_map(std::future::ready).collect().await
+}
+
+/// One entry of [`remembered`].
+fn ask<'a>(shared: &'a Shared, lane: &'a Arc<Lane>) -> BoxFuture<'a, Option<Memory>> {
+    Box::pin(async move {
+        let node = lane.leaders().1?;
+        match shared.target.producers(node, lane.target.to_string(), lane.partition).await {
+            Ok(producers) => Some((key(lane), Some(producers))),
+            Err(error) => {
+                shared.complain("describing producers", &error.to_string());
+                if error.is_retriable() {
+                    shared.refresh.notify_one();
+                    return None;
+                }
+                Some((key(lane), None))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_target_has_beyond_progress_is_known_exactly() {
+        let prior = Progress { producer_id: 7, producer_epoch: 0, next_sequence: 100, ..Progress::default() };
+        let state = |last_sequence| ProducerState { producer_id: 7, epoch: 0, last_sequence };
+        for (last, distrusted, expected) in [
+            (99, false, Resumed::Same { ahead: 0 }),
+            (99, true, Resumed::Another),
+            (149, false, Resumed::Same { ahead: 50 }),
+            (149, true, Resumed::Same { ahead: 50 }),
+            (89, false, Resumed::Lost { records: 10 }),
+            (-1, false, Resumed::Another),
+        ] {
+            assert_eq!(resume(&prior, Some(&[state(last)]), distrusted), expected, "{last}");
+        }
+        assert_eq!(resume(&prior, Some(&[]), false), Resumed::Forgotten);
+        assert_eq!(resume(&prior, Some(&[]), true), Resumed::Another);
+        assert_eq!(resume(&prior, None, false), Resumed::Another);
+        let wrapped = Progress { next_sequence: i32::MAX - 1, ..prior };
+        assert_eq!(resume(&wrapped, Some(&[state(3)]), false), Resumed::Same { ahead: 6 });
+        let other_epoch = ProducerState { epoch: 1, ..state(99) };
+        assert_eq!(resume(&prior, Some(&[other_epoch]), false), Resumed::Another);
+    }
+}

@@ -1,0 +1,147 @@
+//! What a flow needs of a cluster, so that its logic runs against a fake as well as against the client.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::{ApiKey, DescribeProducersRequest, InitProducerIdRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::client::{
+    Acks, AlterConfig, ClientError, ClusterClient, FetchRequest, FetchedPartition, KafkaError, NewTopic,
+    PartitionBatch, PartitionOffset, Position, ProduceOutcome, TopicConfigs, TopicView,
+};
+use crate::net::BoxFuture;
+
+/// An answer of a cluster.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ClientError>>;
+
+/// Who wrote to a partition last, as its leader remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Producer id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of its last record there, -1 after a marker alone.
+    pub last_sequence: i32,
+}
+
+/// One cluster, as a flow uses it. Meaning, bounds and errors are those of [`ClusterClient`]'s methods of the same names.
+pub trait Cluster: Send + Sync + 'static {
+    /// The operator's name of it.
+    fn name(&self) -> &str;
+    /// Topics by name, or all.
+    fn topics(&self, names: Option<Vec<String>>) -> Answer<'_, Vec<TopicView>>;
+    /// Configs of topics, defaults included.
+    fn describe_configs(&self, topics: Vec<String>) -> Answer<'_, Vec<TopicConfigs>>;
+    /// Creates a topic.
+    fn create_topic(&self, topic: NewTopic) -> Answer<'_, ()>;
+    /// Raises the number of partitions to `count`.
+    fn create_partitions(&self, topic: String, count: i32) -> Answer<'_, ()>;
+    /// Changes some configs of a topic.
+    fn alter_configs(&self, topic: String, changes: Vec<(String, AlterConfig)>) -> Answer<'_, ()>;
+    /// One offset of each partition, in their order.
+    fn list_offsets(&self, partitions: Vec<(String, i32)>, position: Position) -> Answer<'_, Vec<PartitionOffset>>;
+    /// A producer id that nobody used, and its epoch.
+    fn producer_id(&self) -> Answer<'_, (i64, i16)>;
+    /// Producers that the leader `node` remembers for one partition.
+    fn producers(&self, node: i32, topic: String, partition: i32) -> Answer<'_, Vec<ProducerState>>;
+    /// Fetches from a broker; fetches of different slots do not wait for each other.
+    fn fetch(&self, node: i32, slot: u16, request: FetchRequest) -> Answer<'_, Vec<FetchedPartition>>;
+    /// Produces to a broker with acks=all; produces of different slots do not wait for each other.
+    fn produce(&self, node: i32, slot: u16, batches: Vec<PartitionBatch>) -> Answer<'_, Vec<ProduceOutcome>>;
+}
+
+/// Slots from here on are for appends and questions, so that none waits behind a long poll.
+const APPEND_SLOTS: u16 = 100;
+/// How long a broker may wait for its in-sync replicas, in ms. Kafka's own `request.timeout.ms` default.
+const PRODUCE_TIMEOUT_MS: i32 = 30_000;
+/// Deadline of the small questions asked here.
+const QUESTION: Duration = Duration::from_secs(30);
+
+impl Cluster for ClusterClient {
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn topics(&self, names: Option<Vec<String>>) -> Answer<'_, Vec<TopicView>> {
+        Box::pin(async move { Self::topics(self, names.as_deref()).await })
+    }
+
+    fn describe_configs(&self, topics: Vec<String>) -> Answer<'_, Vec<TopicConfigs>> {
+        Box::pin(async move { Self::describe_configs(self, &topics).await })
+    }
+
+    fn create_topic(&self, topic: NewTopic) -> Answer<'_, ()> {
+        Box::pin(async move { Self::create_topic(self, &topic).await })
+    }
+
+    fn create_partitions(&self, topic: String, count: i32) -> Answer<'_, ()> {
+        Box::pin(async move { Self::create_partitions(self, &topic, count).await })
+    }
+
+    fn alter_configs(&self, topic: String, changes: Vec<(String, AlterConfig)>) -> Answer<'_, ()> {
+        Box::pin(async move { self.incremental_alter_configs(&topic, &changes).await })
+    }
+
+    fn list_offsets(&self, partitions: Vec<(String, i32)>, position: Position) -> Answer<'_, Vec<PartitionOffset>> {
+        Box::pin(async move { Self::list_offsets(self, &partitions, position).await })
+    }
+
+    fn producer_id(&self) -> Answer<'_, (i64, i16)> {
+        Box::pin(async move {
+            const API: ApiKey = ApiKey::InitProducerId;
+            let connection = self.any_connection().await?;
+            let version = connection.version(API).ok_or_else(|| unsupported(&connection, API))?;
+            let request =
+                InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+            let answer = connection.call(request, version, QUESTION).await?;
+            check(API, answer.error_code, None)?;
+            Ok((answer.producer_id.0, answer.producer_epoch))
+        })
+    }
+
+    fn producers(&self, node: i32, topic: String, partition: i32) -> Answer<'_, Vec<ProducerState>> {
+        Box::pin(async move {
+            const API: ApiKey = ApiKey::DescribeProducers;
+            let connection = self.connection(node, APPEND_SLOTS).await?;
+            let version = connection.version(API).ok_or_else(|| unsupported(&connection, API))?;
+            let topic = TopicRequest::default()
+                .with_name(StrBytes::from_string(topic).into())
+                .with_partition_indexes(vec![partition]);
+            let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+            let answer = connection.call(request, version, QUESTION).await?;
+            let mut out = Vec::new();
+            for part in answer.topics.iter().flat_map(|topic| &topic.partitions) {
+                check(API, part.error_code, part.error_message.as_ref())?;
+                for state in part.active_producers.iter() {
+                    let Ok(epoch) = i16::try_from(state.producer_epoch) else { continue };
+                    let producer_id = state.producer_id.0;
+                    out.push(ProducerState { producer_id, epoch, last_sequence: state.last_sequence });
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    fn fetch(&self, node: i32, slot: u16, request: FetchRequest) -> Answer<'_, Vec<FetchedPartition>> {
+        Box::pin(async move { self.connection(node, slot).await?.fetch(request).await })
+    }
+
+    fn produce(&self, node: i32, slot: u16, batches: Vec<PartitionBatch>) -> Answer<'_, Vec<ProduceOutcome>> {
+        Box::pin(async move {
+            let connection = self.connection(node, APPEND_SLOTS + 1 + slot).await?;
+            connection.produce(Acks::All, PRODUCE_TIMEOUT_MS, batches).await
+        })
+    }
+}
+
+fn check(api: ApiKey, code: i16, message: Option<&StrBytes>) -> Result<(), ClientError> {
+    let message = message.map(|message| message.to_string());
+    KafkaError::check(code).map_err(|error| ClientError::Kafka { api, error, message })
+}
+
+fn unsupported(connection: &crate::client::Connection, api: ApiKey) -> ClientError {
+    let (needed, has) = ("in any version".to_owned(), "no version".to_owned());
+    ClientError::Unsupported { broker: connection.broker().clone(), api, needed, has }
+}

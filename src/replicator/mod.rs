@@ -1,0 +1,42 @@
+//! Copies topics of the peer's cluster into the local one.
+//!
+//! ```text
+//! source brokers ─▶ fetch (4 connections each) ─▶ lane ─▶ append (4 connections each) ─▶ target brokers
+//!                                                  │ acknowledged
+//!                    flow: metadata, plan,         ▼
+//!                    adoption, leaders          store: __linkspan-progress at the target
+//! ```
+//!
+//! Rules kept here:
+//! * A batch passes as it was fetched, under a new header; what cannot pass is written anew ([`decide::batches`]).
+//! * Of each partition one append at most is under way, so order holds after any failure. An append whose outcome is unknown is
+//!   repeated byte for byte under the same sequence.
+//! * Progress tells only of what was acknowledged, and a partition's first progress is written before its first append.
+//! * Nothing is skipped in silence: what the source lost before it was copied becomes an event.
+//! * What is in memory is bounded by each fetcher's part of [`MEMORY`]; a lane that cannot be appended gives its part back.
+
+mod adopt;
+mod append;
+mod budget;
+mod cluster;
+pub mod decide;
+mod fetch;
+mod flow;
+mod lane;
+mod shared;
+mod show;
+mod status;
+mod store;
+mod topics;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{Answer, Cluster, ProducerState};
+pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
+pub use status::{
+    FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent, TopicState,
+    TopicStatus, TroubleCode,
+};

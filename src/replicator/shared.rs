@@ -1,0 +1,221 @@
+//! What the tasks of one flow share.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::append::AppendDesk;
+use super::cluster::Cluster;
+use super::fetch::FetchDesk;
+use super::lane::Lane;
+use super::status::{FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason};
+
+/// Connections to each source broker, and to each target broker. Four of each kept a broker busy (more gave nothing on one host).
+pub(super) const SLOTS: u16 = 4;
+
+/// Key of a lane: source topic and partition.
+pub(super) type LaneKey = (Arc<str>, i32);
+
+/// What the tasks of one flow share.
+pub(super) struct Shared {
+    /// Name of the flow.
+    pub(super) name: String,
+    pub(super) source: Arc<dyn Cluster>,
+    pub(super) target: Arc<dyn Cluster>,
+    pub(super) read_committed: bool,
+    /// Bytes of fetched answers in memory, of all fetchers.
+    pub(super) memory: usize,
+    /// Asks the supervisor to look at both clusters now.
+    pub(super) refresh: Notify,
+    /// Nothing new is fetched or appended.
+    pub(super) stop: CancellationToken,
+    lanes: Mutex<BTreeMap<LaneKey, Arc<Lane>>>,
+    fetchers: Mutex<HashMap<(i32, u16), Arc<FetchDesk>>>,
+    appenders: Mutex<HashMap<(i32, u16), Arc<AppendDesk>>>,
+    /// Number of fetchers, without the lock.
+    fetcher_count: AtomicUsize,
+    board: Mutex<Board>,
+    complaints: Mutex<HashMap<String, Complaint>>,
+}
+
+/// What the supervisor knows of a topic beside its lanes.
+#[derive(Debug, Clone)]
+pub(super) struct TopicEntry {
+    pub(super) target: String,
+    pub(super) reason: Option<Reason>,
+}
+
+/// What is shown and belongs to no lane.
+#[derive(Debug)]
+pub(super) struct Board {
+    pub(super) state: FlowState,
+    pub(super) topics: BTreeMap<String, TopicEntry>,
+    pub(super) last_error: Option<LastError>,
+    pub(super) last_progress_ms: Option<i64>,
+    pub(super) events: VecDeque<PartitionEvent>,
+    /// Time, records and bytes of the last seconds, for rates.
+    pub(super) samples: VecDeque<(Instant, u64, u64)>,
+    /// Of lanes that are gone.
+    pub(super) past: super::lane::Counts,
+}
+
+#[derive(Debug)]
+struct Complaint {
+    said: Instant,
+    unsaid: u64,
+}
+
+/// The same complaint is logged once in this time.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Different complaints remembered at once.
+const MOST_COMPLAINTS: usize = 1_000;
+
+impl Shared {
+    pub(super) fn new(
+        name: String,
+        source: Arc<dyn Cluster>,
+        target: Arc<dyn Cluster>,
+        read_committed: bool,
+        memory: usize,
+    ) -> Self {
+        let board = Board {
+            state: FlowState::Starting,
+            topics: BTreeMap::new(),
+            last_error: None,
+            last_progress_ms: None,
+            events: VecDeque::new(),
+            samples: VecDeque::new(),
+            past: super::lane::Counts::default(),
+        };
+        Self {
+            name,
+            source,
+            target,
+            read_committed,
+            memory,
+            refresh: Notify::new(),
+            stop: CancellationToken::new(),
+            lanes: Mutex::default(),
+            fetchers: Mutex::default(),
+            appenders: Mutex::default(),
+            fetcher_count: AtomicUsize::new(0),
+            board: Mutex::new(board),
+            complaints: Mutex::default(),
+        }
+    }
+
+    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+        lock(&self.board)
+    }
+
+    /// All lanes, by key.
+    pub(super) fn lanes(&self) -> BTreeMap<LaneKey, Arc<Lane>> {
+        lock(&self.lanes).clone()
+    }
+
+    pub(super) fn add_lane(&self, lane: &Arc<Lane>) {
+        lock(&self.lanes).insert((Arc::clone(&lane.source), lane.partition), Arc::clone(lane));
+    }
+
+    /// Takes a lane out; its counts stay in the flow's.
+    pub(super) fn remove_lane(&self, key: &LaneKey) {
+        if let Some(lane) = lock(&self.lanes).remove(key) {
+            lane.stop();
+            let counts = lane.status().counts;
+            let past = &mut self.board().past;
+            past.records += counts.records;
+            past.bytes += counts.bytes;
+            past.rewritten += counts.rewritten;
+        }
+    }
+
+    pub(super) fn fetcher(&self, node: i32, slot: u16) -> Option<Arc<FetchDesk>> {
+        lock(&self.fetchers).get(&(node, slot)).cloned()
+    }
+
+    pub(super) fn appender(&self, node: i32, slot: u16) -> Option<Arc<AppendDesk>> {
+        lock(&self.appenders).get(&(node, slot)).cloned()
+    }
+
+    pub(super) fn add_fetcher(&self, desk: &Arc<FetchDesk>) {
+        let mut fetchers = lock(&self.fetchers);
+        fetchers.insert((desk.node, desk.slot), Arc::clone(desk));
+        self.fetcher_count.store(fetchers.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn add_appender(&self, desk: &Arc<AppendDesk>) {
+        lock(&self.appenders).insert((desk.node, desk.slot), Arc::clone(desk));
+    }
+
+    /// One fetcher's part of the memory.
+    pub(super) fn share(&self) -> usize {
+        self.memory / self.fetcher_count.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Tells the lane's appender that something waits.
+    pub(super) fn list(&self, lane: &Arc<Lane>) {
+        if let Some(desk) = lane.leaders().1.and_then(|node| self.appender(node, lane.slot(SLOTS))) {
+            desk.list(Arc::clone(lane));
+        }
+    }
+
+    /// Tells the lane's fetcher that there is room, or that it is adopted.
+    pub(super) fn wake(&self, lane: &Lane) {
+        if let Some(desk) = lane.leaders().0.and_then(|node| self.fetcher(node, lane.slot(SLOTS))) {
+            desk.wake();
+        }
+    }
+
+    /// Notes a failure for status, and logs it unless the same stood in the log within the last minute.
+    ///
+    /// `what` is the kind of failure and whom it concerns; it bounds how often is logged.
+    pub(super) fn complain(&self, what: &str, text: &str) {
+        self.board().last_error = Some(LastError { at_ms: now_ms(), text: format!("{what}: {text}") });
+        let now = Instant::now();
+        let mut complaints = lock(&self.complaints);
+        if complaints.len() >= MOST_COMPLAINTS {
+            complaints.retain(|_, one| now.duration_since(one.said) < COMPLAIN_EVERY);
+            if complaints.len() >= MOST_COMPLAINTS {
+                return;
+            }
+        }
+        if let Some(known) = complaints.get_mut(what) {
+            if now.duration_since(known.said) < COMPLAIN_EVERY {
+                known.unsaid += 1;
+                return;
+            }
+            tracing::warn!(flow = %self.name, times = known.unsaid + 1, "{what}: {text}");
+            *known = Complaint { said: now, unsaid: 0 };
+            return;
+        }
+        tracing::warn!(flow = %self.name, "{what}: {text}");
+        complaints.insert(what.to_owned(), Complaint { said: now, unsaid: 0 });
+    }
+
+    /// Notes what no copying can undo.
+    pub(super) fn happened(&self, lane: &Lane, what: Happened) {
+        tracing::warn!(flow = %self.name, topic = %lane.source, partition = lane.partition, ?what, "records were lost");
+        let event = PartitionEvent { at_ms: now_ms(), topic: lane.source.to_string(), partition: lane.partition, what };
+        let events = &mut self.board().events;
+        if events.len() >= MOST_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since 1970 by this host's clock.
+pub(super) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

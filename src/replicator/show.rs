@@ -1,0 +1,112 @@
+//! From lanes and the board to what is shown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lane::{Counts, LaneStatus};
+use super::shared::{Shared, now_ms};
+use super::status::{FlowState, FlowStatus, TopicState, TopicStatus};
+
+/// Rates are over this time.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The flow as it is now. Costs a lock and a copy of a few numbers for each partition.
+pub(super) fn status(shared: &Shared) -> FlowStatus {
+    let lanes: Vec<_> = shared.lanes().into_iter().map(|((topic, _), lane)| (topic, lane.status())).collect();
+    let board = shared.board();
+    let mut topics: BTreeMap<String, TopicStatus> = BTreeMap::new();
+    for (name, entry) in &board.topics {
+        let state = entry.reason.as_ref().map_or(TopicState::Active, |reason| reason.code.state());
+        let topic = TopicStatus {
+            source: name.clone(),
+            target: entry.target.clone(),
+            state,
+            reason: entry.reason.clone(),
+            partitions: 0,
+            lag_records: 0,
+            records: 0,
+            bytes: 0,
+        };
+        topics.insert(name.clone(), topic);
+    }
+    let now = now_ms();
+    let mut total = board.past;
+    let (mut lag, mut behind) = (0, 0.0_f64);
+    for (name, lane) in &lanes {
+        add(&mut total, &lane.counts);
+        lag += lane.lag;
+        if lane.lag > 0 && lane.acked_time >= 0 {
+            behind = behind.max((now - lane.acked_time) as f64 / 1_000.0);
+        }
+        if let Some(topic) = topics.get_mut(&**name) {
+            merge(topic, lane);
+        }
+    }
+    let (records_per_second, bytes_per_second) = rates(&board.samples);
+    // What the clusters are does not matter once the flow was told to stop.
+    let state = board.state;
+    let moving = state == FlowState::Active;
+    FlowStatus {
+        flow: shared.name.clone(),
+        source: shared.source.name().to_owned(),
+        target: shared.target.name().to_owned(),
+        state,
+        topics: topics.into_values().collect(),
+        records: total.records,
+        bytes: total.bytes,
+        records_per_second: if moving { records_per_second } else { 0.0 },
+        bytes_per_second: if moving { bytes_per_second } else { 0.0 },
+        lag_records: lag,
+        behind_seconds: behind.max(0.0),
+        rewritten_batches: total.rewritten,
+        last_error: board.last_error.clone(),
+        last_progress_ms: board.last_progress_ms,
+        events: board.events.iter().cloned().collect(),
+    }
+}
+
+fn merge(topic: &mut TopicStatus, lane: &LaneStatus) {
+    topic.partitions += 1;
+    topic.lag_records += lane.lag;
+    topic.records += lane.counts.records;
+    topic.bytes += lane.counts.bytes;
+    if let Some(reason) = &lane.reason {
+        let state = reason.code.state();
+        if state > topic.state || topic.reason.is_none() {
+            topic.state = topic.state.max(state);
+            topic.reason = Some(reason.clone());
+        }
+    }
+}
+
+fn add(total: &mut Counts, counts: &Counts) {
+    total.records += counts.records;
+    total.bytes += counts.bytes;
+    total.rewritten += counts.rewritten;
+}
+
+/// Notes the totals of now.
+pub(super) fn sample(shared: &Shared) {
+    let mut total = Counts::default();
+    for lane in shared.lanes().into_values() {
+        add(&mut total, &lane.status().counts);
+    }
+    let now = Instant::now();
+    let mut board = shared.board();
+    add(&mut total, &board.past);
+    board.samples.push_back((now, total.records, total.bytes));
+    while board.samples.front().is_some_and(|(at, _, _)| now.duration_since(*at) > WINDOW) {
+        board.samples.pop_front();
+    }
+}
+
+fn rates(samples: &std::collections::VecDeque<(Instant, u64, u64)>) -> (f64, f64) {
+    let (Some(first), Some(last)) = (samples.front(), samples.back()) else { return (0.0, 0.0) };
+    let seconds = last.0.duration_since(first.0).as_secs_f64();
+    if seconds <= 0.0 {
+        return (0.0, 0.0);
+    }
+    (last.1.saturating_sub(first.1) as f64 / seconds, last.2.saturating_sub(first.2) as f64 / seconds)
+}

@@ -1,0 +1,205 @@
+//! What a flow shows of itself, and why a topic stands still.
+
+use serde::Serialize;
+
+use super::decide::position::Event;
+
+/// A flow at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlowStatus {
+    /// Name of the flow.
+    pub flow: String,
+    /// Name of the source cluster.
+    pub source: String,
+    /// Name of the target cluster.
+    pub target: String,
+    /// How it is.
+    pub state: FlowState,
+    /// Topics that are, or are to be, copied, by name.
+    pub topics: Vec<TopicStatus>,
+    /// Records copied since the start of the process.
+    pub records: u64,
+    /// Bytes of batches copied since the start of the process, as they are on the wire.
+    pub bytes: u64,
+    /// Records a second, over the last ten seconds.
+    pub records_per_second: f64,
+    /// Bytes a second, over the last ten seconds.
+    pub bytes_per_second: f64,
+    /// Offsets at the source that are not copied yet, over all partitions.
+    pub lag_records: u64,
+    /// Age of the newest copied record where records wait, of the worst partition; 0 where nothing waits.
+    pub behind_seconds: f64,
+    /// Batches that were written anew, since the start of the process.
+    pub rewritten_batches: u64,
+    /// The newest failure, and when, in ms since 1970.
+    pub last_error: Option<LastError>,
+    /// When progress was last written at the target, in ms since 1970.
+    pub last_progress_ms: Option<i64>,
+    /// The newest events that an operator must know of, the oldest first; at most [`MOST_EVENTS`].
+    pub events: Vec<PartitionEvent>,
+}
+
+/// Events kept for [`FlowStatus::events`].
+pub const MOST_EVENTS: usize = 100;
+
+/// How a flow is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FlowState {
+    /// Reads its progress and looks at both clusters for the first time.
+    Starting,
+    /// Copies, or waits for records.
+    Active,
+    /// A cluster cannot be used; tried again for ever.
+    Paused,
+    /// Told to stop.
+    Stopped,
+}
+
+/// A failure with its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// When, in ms since 1970.
+    pub at_ms: i64,
+    /// What.
+    pub text: String,
+}
+
+/// One topic of a flow.
+#[derive(Debug, Clone, Serialize)]
+pub struct TopicStatus {
+    /// Name at the source.
+    pub source: String,
+    /// Name at the target.
+    pub target: String,
+    /// How it is: the worst of its partitions.
+    pub state: TopicState,
+    /// Why it is not as it should be; also what does not stop it.
+    pub reason: Option<Reason>,
+    /// Partitions that are copied.
+    pub partitions: usize,
+    /// Offsets that are not copied yet.
+    pub lag_records: u64,
+    /// Records copied since the start of the process.
+    pub records: u64,
+    /// Bytes copied since the start of the process.
+    pub bytes: u64,
+}
+
+/// How a topic is; a later one is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TopicState {
+    /// Copied.
+    Active,
+    /// Waits for something that passes by itself; tried again with growing pauses.
+    Paused,
+    /// Somebody must do something; tried again twice a minute.
+    Failed,
+}
+
+/// Why a topic stands still, or what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What kind of trouble.
+    pub code: TroubleCode,
+    /// The trouble in words, with partition and numbers.
+    pub text: String,
+}
+
+/// Kinds of trouble; each gets a page in the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[non_exhaustive]
+pub enum TroubleCode {
+    /// Not told yet where to begin.
+    Beginning,
+    /// The source cannot be reached, or answers with errors that pass.
+    SourceUnavailable,
+    /// The target cannot be reached, or answers with errors that pass.
+    TargetUnavailable,
+    /// A cluster refused the credentials.
+    Authentication,
+    /// The source does not let us read.
+    SourceAuthorization,
+    /// The target does not let us write, create or alter.
+    TargetAuthorization,
+    /// The source topic is not there any more.
+    SourceGone,
+    /// The source topic was deleted and created again.
+    SourceRecreated,
+    /// The target's name is not one, or is taken.
+    TargetName,
+    /// The target could not be created or altered.
+    TargetChange,
+    /// The target has more partitions than the source.
+    TargetPartitions,
+    /// Kafka's metrics mix the target up with another topic.
+    MetricCollision,
+    /// A batch is damaged: its checksum or form is wrong.
+    Damaged,
+    /// A record is larger than the target takes.
+    TooLarge,
+    /// The target refuses a batch for what is in it (null key on a compacted topic, timestamp out of range).
+    Refused,
+    /// The target's memory of what we wrote does not fit; being looked at again.
+    Sequence,
+}
+
+impl TroubleCode {
+    /// Whether it passes by itself.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::Beginning | Self::SourceUnavailable | Self::TargetUnavailable | Self::Sequence | Self::SourceGone
+        )
+    }
+
+    /// The state of a topic that has this trouble.
+    #[must_use]
+    pub const fn state(self) -> TopicState {
+        match self {
+            Self::TargetPartitions | Self::MetricCollision => TopicState::Active,
+            _ if self.passes() => TopicState::Paused,
+            _ => TopicState::Failed,
+        }
+    }
+}
+
+/// Something that happened to a partition and that no copying can undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionEvent {
+    /// When it was seen, in ms since 1970.
+    pub at_ms: i64,
+    /// Name at the source.
+    pub topic: String,
+    /// Which partition.
+    pub partition: i32,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happened,
+}
+
+/// What happened to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Happened {
+    /// To the source.
+    Source(Event),
+    /// To the target.
+    Target(TargetEvent),
+}
+
+/// What happened to a target partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum TargetEvent {
+    /// The target topic was deleted and created again; it is copied from the source's earliest record.
+    TargetRecreated,
+    /// The target lost records that it had acknowledged: it remembers fewer than were written.
+    TargetLost {
+        /// Records that are missing.
+        records: u64,
+    },
+}
