@@ -1,0 +1,482 @@
+//! The one description of a running endpoint.
+//!
+//! The JSON form is a promise: fields are added, never renamed or removed, within `linkspan/v1`. Enumerations are lower case;
+//! moments are RFC 3339 in UTC; durations are seconds or, where the name says so, milliseconds; `null` means not known.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Code;
+use super::facts::Fact;
+use crate::net::BoxFuture;
+
+/// Name and version of the document.
+pub const SCHEMA: &str = "linkspan/v1/Status";
+
+/// Gives the status of now, and looks at the clusters when asked to. Implemented by the composition root.
+pub trait StatusSource: Send + Sync + 'static {
+    /// The status of now; cheap, without waiting.
+    fn status(&self) -> Status;
+
+    /// Examines what only the running process can see (the peer's cluster through the tunnel). Bounded by the caller.
+    fn probe(&self) -> BoxFuture<'_, Vec<Fact>>;
+}
+
+/// Everything that is to be seen of one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of the running program.
+    pub version: String,
+    /// Name of the link.
+    pub link: String,
+    /// When this document was made.
+    pub at: String,
+    /// When the process started.
+    pub since: String,
+    /// The verdict.
+    pub state: State,
+    /// Why it is not [`State::Up`]; the worst first.
+    pub reasons: Vec<Problem>,
+    /// The cluster beside this process.
+    pub local: ClusterStatus,
+    /// The cluster at the other end.
+    pub peer: ClusterStatus,
+    /// The tunnel.
+    pub tunnel: TunnelSection,
+    /// What the peer dialled here.
+    pub exit: ExitSection,
+    /// How local clients reach the peer's brokers.
+    pub proxy: ProxySection,
+    /// What is copied from the peer's cluster into the local one.
+    pub flows: Vec<FlowSection>,
+    /// Failures counted since the start.
+    #[serde(default)]
+    pub errors: Vec<ErrorCount>,
+}
+
+/// The verdict on an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum State {
+    /// All that is configured works.
+    Up,
+    /// The link works in part; see the reasons.
+    Degraded,
+    /// The link does not work; see the reasons.
+    Down,
+    /// Not known yet.
+    Starting,
+}
+
+/// One reason for a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The failure's name.
+    pub code: Code,
+    /// What was seen, and where.
+    pub what: String,
+    /// The likely cause.
+    pub cause: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl Problem {
+    /// A problem with the usual cause and fix of its code.
+    #[must_use]
+    pub fn new(code: Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), cause: code.cause().to_owned(), fix: code.fix().to_owned() }
+    }
+
+    /// Replaces the usual cause by the known one.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = cause.into();
+        self
+    }
+
+    /// Replaces the usual fix by a better one.
+    #[must_use]
+    pub fn fixed_by(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+}
+
+/// One Kafka cluster as this endpoint sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The operator's name for it.
+    pub cluster: String,
+    /// Whether it answers; `None` where this endpoint has not asked.
+    pub reachable: Option<bool>,
+    /// Brokers it advertises; `None` while not known.
+    pub brokers: Option<u32>,
+    /// Its own identifier; `None` while not known.
+    pub kafka_cluster_id: Option<String>,
+    /// The last failure while it is not reachable.
+    pub error: Option<String>,
+}
+
+/// The tunnel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunnelSection {
+    /// Whether there is a session.
+    pub state: TunnelState,
+    /// Whether this side opens the port.
+    pub role: TunnelRole,
+    /// The address that this side listens on or dials.
+    pub address: String,
+    /// `noise` or `tls`.
+    pub transport: String,
+    /// The peer's address, while there is a session.
+    pub peer: Option<String>,
+    /// Since when the state is what it is.
+    pub since: Option<String>,
+    /// Round trip time in milliseconds, smoothed; the best carrier's.
+    pub rtt_ms: Option<f64>,
+    /// The TCP connections under the session.
+    pub carriers: Vec<CarrierSection>,
+    /// Streams open now.
+    pub streams: u64,
+    /// Payload bytes received since the start.
+    pub bytes_in: u64,
+    /// Payload bytes sent since the start.
+    pub bytes_out: u64,
+    /// Carriers lost and made again since the start.
+    pub reconnects: u64,
+    /// The same by reason; reasons are written in the program.
+    #[serde(default)]
+    pub reconnect_reasons: BTreeMap<String, u64>,
+    /// The last failure.
+    pub last_error: Option<String>,
+}
+
+/// Whether there is a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TunnelState {
+    /// Streams flow.
+    Up,
+    /// A session is being made, or comes back after a loss.
+    Connecting,
+    /// No session.
+    Down,
+}
+
+/// Which side opens the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelRole {
+    /// This one.
+    Listen,
+    /// The peer; this one dials.
+    Dial,
+}
+
+/// One TCP connection under the session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CarrierSection {
+    /// Its number within the session.
+    pub id: u64,
+    /// The peer's address.
+    pub peer: String,
+    /// Since when it is there.
+    pub since: Option<String>,
+    /// Round trip time in milliseconds, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+}
+
+/// What the peer dialled here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitSection {
+    /// Streams open now.
+    pub open: u64,
+    /// Streams accepted since the start.
+    pub total: u64,
+    /// Refused because the target is not allowed.
+    pub refused: u64,
+    /// Could not be dialled.
+    pub failed: u64,
+}
+
+/// How local clients reach the peer's brokers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxySection {
+    /// The mode.
+    pub mode: ProxyMode,
+    /// Listeners, the bootstrap's first.
+    pub listeners: Vec<ListenerSection>,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Client connections since the start.
+    pub connections_total: u64,
+    /// The address of the DNS server, in mode `names`.
+    pub dns: Option<String>,
+}
+
+/// The mode of the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// None.
+    Off,
+    /// Under their own names.
+    Names,
+    /// Under local addresses.
+    Rewrite,
+}
+
+/// One local address that stands for a broker of the peer's cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerSection {
+    /// What it stands for: `host:port` in the peer's network.
+    pub target: String,
+    /// The broker, where that is known; `None` for bootstrap servers and in mode `names`.
+    pub node_id: Option<i32>,
+    /// Where clients connect.
+    pub address: String,
+    /// Client connections open now.
+    pub connections: u64,
+}
+
+/// One flow: topics of the peer's cluster copied into the local one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowSection {
+    /// Its name.
+    pub name: String,
+    /// What it does now.
+    pub state: FlowState,
+    /// Topics selected.
+    pub topics_total: u64,
+    /// Topics that are being copied.
+    pub topics_active: u64,
+    /// Records of the source not yet in the target; `None` while not known.
+    pub lag_records: Option<u64>,
+    /// Age of the oldest record not yet in the target, in seconds; `None` while not known.
+    pub behind_seconds: Option<f64>,
+    /// Records copied since the start.
+    pub records_total: u64,
+    /// Bytes copied since the start, as they went to the target.
+    pub bytes_total: u64,
+    /// Bytes a second, over the last seconds.
+    pub bytes_per_second: f64,
+    /// The topics, by name.
+    pub topics: Vec<TopicSection>,
+    /// The last failure.
+    pub last_error: Option<String>,
+}
+
+/// What a flow does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FlowState {
+    /// It learns what is to be done.
+    Starting,
+    /// It copies, or waits for new records.
+    Active,
+    /// It copies some topics; others are faulted.
+    Degraded,
+    /// It can do nothing, and tries again.
+    Stopped,
+}
+
+/// One topic of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicSection {
+    /// Its name in the peer's cluster.
+    pub source: String,
+    /// Its name in the local cluster.
+    pub target: String,
+    /// What becomes of it.
+    pub state: TopicState,
+    /// Why it is not active: a code and what was seen.
+    pub reason: Option<String>,
+    /// Partitions of the source.
+    pub partitions: u32,
+    /// Records not yet in the target; `None` while not known.
+    pub lag_records: Option<u64>,
+    /// Records copied since the start.
+    pub records: u64,
+    /// Bytes copied since the start.
+    pub bytes: u64,
+}
+
+/// What becomes of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TopicState {
+    /// It is being looked at or made.
+    Starting,
+    /// It is copied.
+    Active,
+    /// It is not copied, and tried again.
+    Faulted,
+}
+
+/// Failures of one kind in one part of the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCount {
+    /// The part.
+    pub scope: String,
+    /// The kind.
+    pub code: Code,
+    /// How many since the start.
+    pub count: u64,
+}
+
+/// One line of `/readyz?verbose`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyCheck {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// Whether readiness waits for it.
+    pub required: bool,
+}
+
+impl Status {
+    /// What readiness looks at. The tunnel is shown but not waited for: whoever starts the first side waits for its readiness
+    /// before starting the second.
+    #[must_use]
+    pub fn readiness(&self) -> Vec<ReadyCheck> {
+        vec![
+            ReadyCheck { name: "started", ok: self.state != State::Starting, required: true },
+            ReadyCheck { name: "local-cluster", ok: self.local.reachable != Some(false), required: true },
+            ReadyCheck { name: "tunnel", ok: self.tunnel.state == TunnelState::Up, required: false },
+            ReadyCheck { name: "link", ok: self.state == State::Up, required: false },
+        ]
+    }
+
+    /// Whether the endpoint is ready: started, and its local cluster not known to be away.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.readiness().iter().all(|check| check.ok || !check.required)
+    }
+}
+
+impl State {
+    /// The word in JSON and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Starting => "starting",
+        }
+    }
+}
+
+impl TunnelState {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl FlowState {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl TopicState {
+    /// Every state, for metrics.
+    pub const ALL: [Self; 3] = [Self::Starting, Self::Active, Self::Faulted];
+
+    /// The word in JSON and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Faulted => "faulted",
+        }
+    }
+}
+
+impl ProxyMode {
+    /// The word in JSON and in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Names => "names",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod sample;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_reads_back_and_says_null_for_what_is_not_known() {
+        for status in [sample::busy(), sample::starting()] {
+            let text = serde_json::to_string(&status).expect("a status is JSON");
+            assert_eq!(serde_json::from_str::<Status>(&text).expect("and back"), status);
+        }
+        let json = serde_json::to_value(sample::starting()).expect("a status is JSON");
+        assert_eq!(json["schema"], "linkspan/v1/Status");
+        assert_eq!(json["local"]["reachable"], serde_json::Value::Null);
+        assert_eq!(json["reasons"][0]["code"], "LS074");
+        assert_eq!(json["tunnel"]["state"], "connecting");
+    }
+
+    #[test]
+    fn words_are_those_of_the_json_form() {
+        for state in [State::Up, State::Degraded, State::Down, State::Starting] {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
+        }
+        for state in [TunnelState::Up, TunnelState::Connecting, TunnelState::Down] {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
+        }
+        for state in [FlowState::Starting, FlowState::Active, FlowState::Degraded, FlowState::Stopped] {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
+        }
+        for state in TopicState::ALL {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
+        }
+    }
+
+    #[test]
+    fn readiness_waits_for_the_start_and_the_local_cluster_but_not_for_the_peer() {
+        let mut status = sample::starting();
+        assert!(!status.is_ready());
+        status.state = State::Down;
+        assert!(status.is_ready(), "the peer and the tunnel are away, and nobody asked the local cluster");
+        status.local.reachable = Some(false);
+        assert!(!status.is_ready());
+        status.local.reachable = Some(true);
+        assert!(status.is_ready());
+    }
+}

@@ -1,0 +1,148 @@
+//! A status with something in every section, for the tests of whoever shows it.
+
+use super::*;
+
+/// A link with two carriers, one faulted topic and one slow one.
+pub(crate) fn busy() -> Status {
+    Status {
+        schema: SCHEMA.to_owned(),
+        version: "0.1.0".to_owned(),
+        link: "orange-grape".to_owned(),
+        at: "2026-11-21T03:06:45Z".to_owned(),
+        since: "2026-11-15T01:00:00Z".to_owned(),
+        state: State::Degraded,
+        reasons: vec![Problem::new(Code::TOPIC_ALLOWED, "topic eu.xaz.pay: source refused Read to User:srckey")],
+        local: ClusterStatus {
+            cluster: "grape".to_owned(),
+            reachable: Some(true),
+            brokers: Some(3),
+            kafka_cluster_id: Some("q1Sh-9_ISia_zwGINzRvyQ".to_owned()),
+            error: None,
+        },
+        peer: ClusterStatus {
+            cluster: "orange".to_owned(),
+            reachable: Some(true),
+            brokers: Some(3),
+            kafka_cluster_id: Some("4L6g3nShT-eMCtK--X86sw".to_owned()),
+            error: None,
+        },
+        tunnel: TunnelSection {
+            state: TunnelState::Up,
+            role: TunnelRole::Dial,
+            address: "203.0.113.7:7443".to_owned(),
+            transport: "noise".to_owned(),
+            peer: Some("203.0.113.7:7443".to_owned()),
+            since: Some("2026-11-15T01:00:02Z".to_owned()),
+            rtt_ms: Some(81.25),
+            carriers: vec![
+                CarrierSection {
+                    id: 1,
+                    peer: "203.0.113.7:7443".to_owned(),
+                    since: Some("2026-11-15T01:00:02Z".to_owned()),
+                    rtt_ms: Some(81.25),
+                    bytes_in: 1_288_490_188,
+                    bytes_out: 52_428_800,
+                },
+                CarrierSection {
+                    id: 3,
+                    peer: "203.0.113.7:7443".to_owned(),
+                    since: Some("2026-11-21T03:05:45Z".to_owned()),
+                    rtt_ms: None,
+                    bytes_in: 512,
+                    bytes_out: 64,
+                },
+            ],
+            streams: 14,
+            bytes_in: 1_288_490_700,
+            bytes_out: 52_428_864,
+            reconnects: 3,
+            reconnect_reasons: BTreeMap::from([("timeout".to_owned(), 2)]),
+            last_error: Some("carrier 2: no answer for 5 s".to_owned()),
+        },
+        exit: ExitSection { open: 2, total: 40, refused: 1, failed: 0 },
+        proxy: ProxySection {
+            mode: ProxyMode::Names,
+            listeners: vec![
+                ListenerSection {
+                    target: "b0.orange.test:9092".to_owned(),
+                    node_id: None,
+                    address: "127.77.0.1:9092".to_owned(),
+                    connections: 4,
+                },
+                ListenerSection {
+                    target: "b1.orange.test:9092".to_owned(),
+                    node_id: Some(1),
+                    address: "127.77.0.2:9092".to_owned(),
+                    connections: 0,
+                },
+            ],
+            connections: 4,
+            connections_total: 17,
+            dns: Some("127.0.0.1:5353".to_owned()),
+        },
+        flows: vec![FlowSection {
+            name: "orange-grape".to_owned(),
+            state: FlowState::Degraded,
+            topics_total: 3,
+            topics_active: 2,
+            lag_records: Some(12),
+            behind_seconds: Some(0.4),
+            records_total: 1_000_000,
+            bytes_total: 734_003_200,
+            bytes_per_second: 1_887_436.8,
+            topics: vec![
+                topic("eu.xaz.orders", TopicState::Active, None, Some(12), 750_000),
+                topic("eu.xaz.pay", TopicState::Faulted, Some("LS405 source refused Read to User:srckey"), None, 0),
+                topic("eu.xaz.users", TopicState::Active, None, Some(0), 250_000),
+            ],
+            last_error: Some("topic eu.xaz.pay: TOPIC_AUTHORIZATION_FAILED".to_owned()),
+        }],
+        errors: vec![ErrorCount { scope: "replicator".to_owned(), code: Code::TOPIC_ALLOWED, count: 7 }],
+    }
+}
+
+/// A process that has just begun: nothing is known.
+pub(crate) fn starting() -> Status {
+    let mut status = busy();
+    status.state = State::Starting;
+    status.reasons = vec![Problem::new(Code::STARTING, "the endpoint is starting")];
+    status.since.clone_from(&status.at);
+    for cluster in [&mut status.local, &mut status.peer] {
+        *cluster = ClusterStatus { cluster: cluster.cluster.clone(), ..ClusterStatus::default() };
+    }
+    status.tunnel = TunnelSection {
+        state: TunnelState::Connecting,
+        role: TunnelRole::Dial,
+        address: "203.0.113.7:7443".to_owned(),
+        transport: "noise".to_owned(),
+        peer: None,
+        since: None,
+        rtt_ms: None,
+        carriers: Vec::new(),
+        streams: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        reconnects: 0,
+        reconnect_reasons: BTreeMap::new(),
+        last_error: None,
+    };
+    status.exit = ExitSection::default();
+    status.proxy =
+        ProxySection { mode: ProxyMode::Off, listeners: Vec::new(), connections: 0, connections_total: 0, dns: None };
+    status.flows.clear();
+    status.errors.clear();
+    status
+}
+
+fn topic(name: &str, state: TopicState, reason: Option<&str>, lag: Option<u64>, records: u64) -> TopicSection {
+    TopicSection {
+        source: name.to_owned(),
+        target: format!("{name}.copy"),
+        state,
+        reason: reason.map(str::to_owned),
+        partitions: 12,
+        lag_records: lag,
+        records,
+        bytes: records * 734,
+    }
+}
