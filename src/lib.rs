@@ -21,11 +21,13 @@
 //! Who may use whom stands in ARCHITECTURE.md and is kept by `tests::rooms_keep_to_their_neighbours` below.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
 pub mod kafka;
 pub mod lifecycle;
+pub mod link;
 pub mod net;
 pub mod proxy;
 pub mod replicator;

@@ -1,4 +1,8 @@
 //! argv to command to exit code; the only place that ends the process.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    linkspan::cli::main()
+}

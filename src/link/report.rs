@@ -1,0 +1,233 @@
+//! One status, made of what each domain says of itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::clusters::Watched;
+use super::probe::ClusterVisit;
+use super::{ProxyHandle, verdict};
+use crate::config::{Config, ProxyConfig, TunnelRole};
+use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
+use crate::control::{
+    self, CarrierSection, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection, Status, StatusSource,
+    TopicSection, TunnelSection,
+};
+use crate::net::{BoxFuture, SharedDial};
+use crate::replicator::{FlowHandle, FlowState, FlowStatus, TopicState, TopicStatus};
+use crate::tunnel::endpoint::{Endpoint, TunnelState};
+use crate::tunnel::exit::ExitStatusReader;
+
+/// Everything that is asked when somebody wants to know.
+pub(super) struct Source {
+    pub(super) config: Config,
+    pub(super) since: SystemTime,
+    pub(super) endpoint: Endpoint,
+    pub(super) tunnel_address: Option<SocketAddr>,
+    pub(super) exit: ExitStatusReader,
+    pub(super) local: Arc<Watched>,
+    pub(super) peer: Arc<Watched>,
+    pub(super) proxy: ProxyHandle,
+    pub(super) flows: Vec<FlowHandle>,
+    pub(super) local_dial: SharedDial,
+    pub(super) through: SharedDial,
+}
+
+impl StatusSource for Source {
+    fn status(&self) -> Status {
+        let flows: Vec<FlowStatus> = self.flows.iter().map(FlowHandle::status).collect();
+        let mut status = Status {
+            schema: control::SCHEMA.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            link: self.config.link.clone(),
+            at: control::time::rfc3339(SystemTime::now()),
+            since: control::time::rfc3339(self.since),
+            state: control::State::Starting,
+            reasons: Vec::new(),
+            local: self.local.status(),
+            peer: self.peer.status(),
+            tunnel: self.tunnel(),
+            exit: self.exit(),
+            proxy: self.proxy(),
+            flows: flows.iter().map(flow).collect(),
+            errors: Vec::new(),
+        };
+        let seen = verdict::Seen {
+            local_failure: self.local.failure(),
+            peer_failure: self.peer.failure(),
+            listens: matches!(self.config.tunnel.role, TunnelRole::Listen(_)),
+            proxy_problems: self.proxy_problems(),
+            flows: &flows,
+        };
+        (status.state, status.reasons) = verdict::judge(&status, &seen);
+        status
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<Fact>> {
+        Box::pin(async {
+            let local = ClusterVisit::new(self.config.local.clone(), Arc::clone(&self.local_dial));
+            let peer = ClusterVisit::new(self.config.peer.clone(), Arc::clone(&self.through));
+            let (local, peer) = tokio::join!(local.probe(), peer.probe());
+            let fact = |side, cluster: &str, found| {
+                Fact::Cluster(ClusterFact { side, cluster: cluster.to_owned(), found: Ok(found) })
+            };
+            vec![
+                fact(Side::Local, &self.config.local.cluster, local),
+                fact(Side::Peer, &self.config.peer.cluster, peer),
+                Fact::Problems(self.status().reasons),
+            ]
+        })
+    }
+}
+
+impl Source {
+    fn tunnel(&self) -> TunnelSection {
+        let seen = self.endpoint.status();
+        let (role, address) = match &self.config.tunnel.role {
+            TunnelRole::Listen(address) => {
+                (control::TunnelRole::Listen, self.tunnel_address.unwrap_or(*address).to_string())
+            }
+            TunnelRole::Dial(peer) => (control::TunnelRole::Dial, peer.to_string()),
+        };
+        let up = seen.state == TunnelState::Up;
+        let best = seen.carriers.iter().filter_map(|carrier| carrier.rtt_ms).reduce(f64::min);
+        TunnelSection {
+            state: match seen.state {
+                TunnelState::Up => control::TunnelState::Up,
+                TunnelState::Parked => control::TunnelState::Connecting,
+                _ => control::TunnelState::Down,
+            },
+            role,
+            address,
+            transport: seen.transport.to_owned(),
+            peer: seen.carriers.first().filter(|_| up).map(|carrier| carrier.address.clone()),
+            since: SystemTime::now()
+                .checked_sub(Duration::from_secs_f64(seen.state_seconds))
+                .map(control::time::rfc3339),
+            rtt_ms: best,
+            carriers: seen
+                .carriers
+                .iter()
+                .map(|carrier| CarrierSection {
+                    id: u64::from(carrier.slot),
+                    peer: carrier.address.clone(),
+                    since: None,
+                    rtt_ms: carrier.rtt_ms,
+                    bytes_in: carrier.bytes_in,
+                    bytes_out: carrier.bytes_out,
+                })
+                .collect(),
+            streams: seen.streams as u64,
+            bytes_in: seen.bytes_in,
+            bytes_out: seen.bytes_out,
+            reconnects: seen.reconnects.values().sum(),
+            reconnect_reasons: seen.reconnects.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            last_error: seen.last_error,
+        }
+    }
+
+    fn exit(&self) -> ExitSection {
+        let seen = self.exit.snapshot();
+        let not_allowed = seen.refused.get("not_allowed").copied().unwrap_or(0);
+        let all: u64 = seen.refused.values().sum();
+        ExitSection { open: seen.open, total: seen.total, refused: not_allowed, failed: all - not_allowed }
+    }
+
+    fn proxy(&self) -> ProxySection {
+        let mut section = ProxySection {
+            mode: match self.config.proxy {
+                ProxyConfig::Off => ProxyMode::Off,
+                ProxyConfig::Names(_) => ProxyMode::Names,
+                ProxyConfig::Rewrite(_) => ProxyMode::Rewrite,
+            },
+            listeners: Vec::new(),
+            connections: 0,
+            connections_total: 0,
+            dns: None,
+        };
+        match &self.proxy {
+            ProxyHandle::Off => {}
+            ProxyHandle::Names(handle) => {
+                let seen = handle.status();
+                section.dns = seen.dns.first().map(ToString::to_string);
+                for name in seen.names {
+                    section.connections += name.connections_open;
+                    section.connections_total += name.connections_total;
+                    let shared = seen.shared_listeners.iter();
+                    section.listeners.extend(name.listeners.iter().chain(shared).map(|address| ListenerSection {
+                        target: format!("{}:{}", name.name, address.port()),
+                        node_id: None,
+                        address: address.to_string(),
+                        connections: name.connections_open,
+                    }));
+                }
+            }
+            ProxyHandle::Rewrite(handle) => {
+                let seen = handle.status();
+                section.connections = seen.connections_open;
+                section.connections_total = seen.connections_total;
+                section.listeners = seen
+                    .listeners
+                    .into_iter()
+                    .map(|listener| ListenerSection {
+                        target: listener.target.to_string(),
+                        node_id: listener.node_id,
+                        address: listener.listen.to_string(),
+                        connections: listener.connections_open,
+                    })
+                    .collect();
+            }
+        }
+        section
+    }
+
+    /// What keeps local clients from reaching a broker of the peer.
+    fn proxy_problems(&self) -> Vec<String> {
+        match &self.proxy {
+            ProxyHandle::Names(handle) => {
+                let names = handle.status().names;
+                names.into_iter().filter_map(|name| Some(format!("{}: {}", name.name, name.problem?))).collect()
+            }
+            ProxyHandle::Off | ProxyHandle::Rewrite(_) => Vec::new(),
+        }
+    }
+}
+
+fn flow(seen: &FlowStatus) -> FlowSection {
+    let topics: Vec<TopicSection> = seen.topics.iter().map(topic).collect();
+    let active = topics.iter().filter(|topic| topic.state == control::TopicState::Active).count() as u64;
+    FlowSection {
+        name: seen.flow.clone(),
+        state: match seen.state {
+            FlowState::Starting => control::FlowState::Starting,
+            FlowState::Active if active < topics.len() as u64 => control::FlowState::Degraded,
+            FlowState::Active => control::FlowState::Active,
+            FlowState::Paused | FlowState::Stopped => control::FlowState::Stopped,
+        },
+        topics_total: topics.len() as u64,
+        topics_active: active,
+        lag_records: Some(seen.lag_records),
+        behind_seconds: Some(seen.behind_seconds),
+        records_total: seen.records,
+        bytes_total: seen.bytes,
+        bytes_per_second: seen.bytes_per_second,
+        topics,
+        last_error: seen.last_error.as_ref().map(|error| error.text.clone()),
+    }
+}
+
+fn topic(seen: &TopicStatus) -> TopicSection {
+    TopicSection {
+        source: seen.source.clone(),
+        target: seen.target.clone(),
+        state: match seen.state {
+            TopicState::Active => control::TopicState::Active,
+            TopicState::Paused | TopicState::Failed => control::TopicState::Faulted,
+        },
+        reason: seen.reason.as_ref().map(|reason| format!("{} {}", verdict::code(reason.code), reason.text)),
+        partitions: u32::try_from(seen.partitions).unwrap_or(u32::MAX),
+        lag_records: Some(seen.lag_records),
+        records: seen.records,
+        bytes: seen.bytes,
+    }
+}

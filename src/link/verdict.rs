@@ -1,0 +1,121 @@
+//! Is the link well? A pure judgement over the parts of a status, with a reason for everything that is not.
+
+use crate::control::{Code, Problem, State, Status, TunnelState};
+use crate::replicator::{FlowState, FlowStatus, Happened, TopicState, TroubleCode};
+
+/// What the judgement needs beside the status itself.
+pub(super) struct Seen<'a> {
+    pub(super) local_failure: Option<(Code, String)>,
+    pub(super) peer_failure: Option<(Code, String)>,
+    /// Whether this side opens the tunnel's port.
+    pub(super) listens: bool,
+    pub(super) proxy_problems: Vec<String>,
+    pub(super) flows: &'a [FlowStatus],
+}
+
+/// Topics named one by one in the reasons; more are counted.
+const MOST_TOPICS: usize = 20;
+
+/// The verdict and its reasons, the worst first.
+pub(super) fn judge(status: &Status, seen: &Seen<'_>) -> (State, Vec<Problem>) {
+    let mut reasons = Vec::new();
+    let mut state = State::Up;
+    if status.tunnel.state != TunnelState::Up {
+        state = State::Down;
+        reasons.push(tunnel(status, seen));
+    }
+    for (what, failure) in [("local", &seen.local_failure), ("peer", &seen.peer_failure)] {
+        // Without a tunnel the peer's silence says nothing new.
+        if let Some((code, text)) = failure
+            && (what == "local" || state != State::Down)
+        {
+            reasons.push(Problem::new(*code, format!("{what} cluster: {text}")));
+        }
+    }
+    for flow in seen.flows {
+        flow_reasons(flow, &mut reasons);
+    }
+    reasons.extend(seen.proxy_problems.iter().map(|what| Problem::new(Code::PROXY_LISTENS, what.clone())));
+    if state == State::Up && !reasons.is_empty() {
+        state = State::Degraded;
+    }
+    if state == State::Up
+        && status.local.reachable.is_none()
+        && seen.flows.iter().any(|f| f.state == FlowState::Starting)
+    {
+        return (State::Starting, vec![Problem::new(Code::STARTING, "the local cluster was not seen yet")]);
+    }
+    (state, reasons)
+}
+
+fn tunnel(status: &Status, seen: &Seen<'_>) -> Problem {
+    let at = &status.tunnel.address;
+    match &status.tunnel.last_error {
+        Some(error) => {
+            let lower = error.to_lowercase();
+            let code = if lower.contains("secret") || lower.contains("certificate") || lower.contains("pin") {
+                Code::PEER_PROVED
+            } else if lower.contains("refused") || lower.contains("did not answer") || lower.contains("unreachable") {
+                Code::PEER_REACHABLE
+            } else {
+                Code::TUNNEL_UP
+            };
+            Problem::new(code, format!("no session over {at}: {error}"))
+        }
+        None if seen.listens => Problem::new(Code::TUNNEL_UP, format!("listening on {at}, and no peer has come"))
+            .because(
+                "the peer does not run, its [tunnel] dial is another address, or both sides listen and nobody dials",
+            ),
+        None => Problem::new(Code::TUNNEL_UP, format!("no session over {at} yet")),
+    }
+}
+
+fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
+    if flow.state == FlowState::Paused {
+        let what = flow.last_error.as_ref().map_or("it waits", |error| error.text.as_str());
+        let source = flow
+            .topics
+            .iter()
+            .all(|topic| topic.reason.as_ref().is_none_or(|reason| reason.code != TroubleCode::TargetUnavailable));
+        let code = if source { Code::FLOW_SOURCE } else { Code::FLOW_TARGET };
+        reasons.push(Problem::new(code, format!("flow {}: {what}", flow.flow)));
+    }
+    let troubled = flow.topics.iter().filter(|topic| topic.state != TopicState::Active);
+    for (at, topic) in troubled.enumerate() {
+        if at == MOST_TOPICS {
+            let more = flow.topics.iter().filter(|topic| topic.state != TopicState::Active).count() - MOST_TOPICS;
+            reasons.push(Problem::new(Code::TOPIC_COPIES, format!("flow {}: {more} more topics", flow.flow)));
+            break;
+        }
+        if let Some(reason) = &topic.reason {
+            reasons.push(Problem::new(
+                code(reason.code),
+                format!("flow {}, {}: {}", flow.flow, topic.source, reason.text),
+            ));
+        }
+    }
+    for event in &flow.events {
+        let text = match &event.what {
+            Happened::Source(happened) => format!("{happened:?}"),
+            Happened::Target(happened) => format!("{happened:?}"),
+        };
+        reasons.push(Problem::new(
+            Code::TOPIC_GAP,
+            format!("flow {}, {}-{}: {text}", flow.flow, event.topic, event.partition),
+        ));
+    }
+}
+
+/// The code under which a flow's trouble is known to the operator.
+pub(super) const fn code(trouble: TroubleCode) -> Code {
+    match trouble {
+        TroubleCode::SourceUnavailable => Code::FLOW_SOURCE,
+        TroubleCode::TargetUnavailable => Code::FLOW_TARGET,
+        TroubleCode::Authentication => Code::BROKER_SASL,
+        TroubleCode::SourceAuthorization | TroubleCode::TargetAuthorization => Code::TOPIC_ALLOWED,
+        TroubleCode::TargetName => Code::TOPIC_NAME,
+        TroubleCode::TargetPartitions => Code::TOPIC_PARTITIONS,
+        TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_GAP,
+        _ => Code::TOPIC_COPIES,
+    }
+}
