@@ -1,0 +1,111 @@
+//! Traffic: a sink that counts and echoes, and bulk or ping-pong senders against an address.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// First byte of a connection to the sink: what it is to do.
+const COUNT: u8 = b'c';
+const ECHO: u8 = b'e';
+
+/// A server that swallows and counts, or echoes.
+pub struct Sink {
+    pub address: SocketAddr,
+    received: Arc<AtomicU64>,
+}
+
+impl Sink {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&received);
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let counter = Arc::clone(&counter);
+                thread::spawn(move || serve(socket, &counter));
+            }
+        });
+        Self { address, received }
+    }
+}
+
+fn serve(mut socket: TcpStream, counter: &AtomicU64) {
+    let _ = socket.set_nodelay(true);
+    let mut kind = [0];
+    if socket.read_exact(&mut kind).is_err() {
+        return;
+    }
+    let mut buffer = vec![0; 256 * 1024];
+    while let Ok(n) = socket.read(&mut buffer) {
+        if n == 0 || (kind[0] == ECHO && socket.write_all(&buffer[..n]).is_err()) {
+            return;
+        }
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}
+
+/// Tries to connect until `address` answers.
+pub fn wait_for(address: SocketAddr) {
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(15) {
+        if let Ok(mut socket) = TcpStream::connect(address) {
+            let mut echo = [0];
+            let _ = socket.set_read_timeout(Some(Duration::from_secs(2)));
+            if socket.write_all(&[ECHO, 7]).is_ok() && socket.read_exact(&mut echo).is_ok() && echo == [7] {
+                return;
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{address} does not lead to the sink");
+}
+
+/// Bytes a second that arrive at the sink over `streams` connections to `entry`, and what `cpu` grew by meanwhile.
+pub fn bulk(entry: SocketAddr, sink: &Sink, streams: usize, seconds: u64, cpu: impl Fn() -> f64) -> (f64, f64) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..streams)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut socket = TcpStream::connect(entry).unwrap();
+                let _ = socket.set_nodelay(true);
+                let block = vec![0x5a; 256 * 1024];
+                socket.write_all(&[COUNT]).unwrap();
+                while !stop.load(Ordering::Relaxed) && socket.write_all(&block).is_ok() {}
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            })
+        })
+        .collect();
+    // The ramp is not part of the figure.
+    thread::sleep(Duration::from_millis(700));
+    let (bytes, used, since) = (sink.received.load(Ordering::Relaxed), cpu(), Instant::now());
+    thread::sleep(Duration::from_secs(seconds));
+    let (bytes, used, took) =
+        (sink.received.load(Ordering::Relaxed) - bytes, cpu() - used, since.elapsed().as_secs_f64());
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    (bytes as f64 / took, used / (bytes as f64 / 1e9))
+}
+
+/// Round trips of one byte, sorted, in microseconds.
+pub fn ping_pong(entry: SocketAddr, count: usize) -> Vec<f64> {
+    let mut socket = TcpStream::connect(entry).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.write_all(&[ECHO]).unwrap();
+    let mut byte = [1];
+    let mut took = Vec::with_capacity(count);
+    for _ in 0..count {
+        let since = Instant::now();
+        socket.write_all(&byte).unwrap();
+        socket.read_exact(&mut byte).unwrap();
+        took.push(since.elapsed().as_secs_f64() * 1e6);
+    }
+    took.sort_by(f64::total_cmp);
+    took
+}
