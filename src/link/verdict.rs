@@ -51,23 +51,31 @@ pub(super) fn judge(status: &Status, seen: &Seen<'_>) -> (State, Vec<Problem>) {
 fn tunnel(status: &Status, seen: &Seen<'_>) -> Problem {
     let at = &status.tunnel.address;
     match &status.tunnel.last_error {
-        Some(error) => {
-            let lower = error.to_lowercase();
-            let code = if lower.contains("secret") || lower.contains("certificate") || lower.contains("pin") {
-                Code::PEER_PROVED
-            } else if lower.contains("refused") || lower.contains("did not answer") || lower.contains("unreachable") {
-                Code::PEER_REACHABLE
-            } else {
-                Code::TUNNEL_UP
-            };
-            Problem::new(code, format!("no session over {at}: {error}"))
-        }
+        Some(error) => Problem::new(tunnel_code(error), format!("no session over {at}: {error}")),
         None if seen.listens => Problem::new(Code::TUNNEL_UP, format!("listening on {at}, and no peer has come"))
             .because(
                 "the peer does not run, its [tunnel] dial is another address, or both sides listen and nobody dials",
             ),
         None => Problem::new(Code::TUNNEL_UP, format!("no session over {at} yet")),
     }
+}
+
+/// The code of a tunnel's failure, by the words of the error; the tests hold them against the errors themselves.
+fn tunnel_code(error: &str) -> Code {
+    const WORDS: &[(&str, Code)] = &[
+        ("no link named", Code::SAME_LINK),
+        ("link names differ", Code::SAME_LINK),
+        ("another process is already the peer", Code::SAME_LINK),
+        ("set a secret on both sides", Code::SAME_TRANSPORT),
+        ("on the tunnel port", Code::SAME_TRANSPORT),
+        ("tunnel version", Code::SAME_TRANSPORT),
+        ("same secret", Code::PEER_PROVED),
+        ("certificate", Code::PEER_PROVED),
+        ("refused the connection", Code::PEER_REACHABLE),
+        ("did not answer", Code::PEER_REACHABLE),
+        ("is unreachable", Code::PEER_REACHABLE),
+    ];
+    WORDS.iter().find(|(words, _)| error.contains(words)).map_or(Code::TUNNEL_UP, |(_, code)| *code)
 }
 
 fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
@@ -117,5 +125,33 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::TargetPartitions => Code::TOPIC_PARTITIONS,
         TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_GAP,
         _ => Code::TOPIC_COPIES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tunnel::carrier::{CarrierError, Transport};
+    use crate::tunnel::session::Refusal;
+
+    #[test]
+    fn each_failure_of_the_tunnel_has_its_code() {
+        let target = "203.0.113.7:7443".parse().expect("host:port");
+        for (error, code) in [
+            (CarrierError::WrongSecret.to_string(), Code::PEER_PROVED),
+            (CarrierError::UnknownLink { link: "orange-grape".to_owned() }.to_string(), Code::SAME_LINK),
+            (
+                CarrierError::TransportMismatch { ours: Transport::Noise, theirs: Transport::Tls }.to_string(),
+                Code::SAME_TRANSPORT,
+            ),
+            (CarrierError::ConnectTimeout { target, after: Duration::from_secs(10) }.to_string(), Code::PEER_REACHABLE),
+            (format!("refused by the peer: {}", Refusal::OtherPeer), Code::SAME_LINK),
+            (format!("refused by the peer: {}", Refusal::WrongLink), Code::SAME_LINK),
+            (CarrierError::Closed.to_string(), Code::TUNNEL_UP),
+        ] {
+            assert_eq!(tunnel_code(&error), code, "{error}");
+        }
     }
 }
