@@ -27,7 +27,7 @@ fn the_exit_refuses_what_is_not_allowed() {
         let seen = python(
             Side::Grape,
             &format!(
-                "import socket\ns=socket.create_connection({target}, 5)\ns.settimeout(15)\ntry:\n  s.sendall(b'x'*8); print(s.recv(1))\nexcept ConnectionResetError: print('reset')"
+                "import socket\ntry:\n  s=socket.create_connection({target}, 5)\n  s.settimeout(15)\n  s.sendall(b'x'*8); print(s.recv(1))\nexcept ConnectionResetError: print('reset')"
             ),
         );
         assert_eq!(seen, "reset", "{target}");
@@ -83,7 +83,7 @@ fn strange_bytes_on_the_tunnel_port_are_named_and_harm_nothing() {
         let seen = python(
             Side::Grape,
             &format!(
-                "import socket\ns=socket.create_connection(('{ORANGE_WAN}', {TUNNEL_PORT}), 5)\ns.settimeout(15)\ntry:\n  s.sendall({bytes}); print(s.recv(100))\nexcept ConnectionResetError: print(b'')"
+                "import socket\ntry:\n  s=socket.create_connection(('{ORANGE_WAN}', {TUNNEL_PORT}), 5)\n  s.settimeout(15)\n  s.sendall({bytes}); print(s.recv(100))\nexcept ConnectionResetError: print(b'')"
             ),
         );
         assert_eq!(seen, "b''", "an answer to {bytes}");
