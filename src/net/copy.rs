@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf as _;
 
 use super::Stream;
 
@@ -123,11 +125,29 @@ impl Direction {
                         return Poll::Pending;
                     }
                     let turn = data.len().min(left);
-                    match writer.as_mut().poll_write(cx, &data[..turn]).map_err(|_| Cut::Writer)? {
+                    let written = match reader.filled() {
+                        // A writer that keeps what it is given can keep the very buffer.
+                        Some(filled) => {
+                            let written = writer.as_mut().poll_write_owned(cx, &mut filled.slice(..turn));
+                            written.map_ok(|written| {
+                                filled.advance(written);
+                                written
+                            })
+                        }
+                        None => {
+                            // What it gave a moment ago, once more.
+                            let data = ready!(reader.as_mut().poll_fill_buf(cx).map_err(|_| Cut::Reader)?);
+                            let written = writer.as_mut().poll_write(cx, &data[..turn]);
+                            written.map_ok(|written| {
+                                reader.as_mut().consume(written);
+                                written
+                            })
+                        }
+                    };
+                    match written.map_err(|_| Cut::Writer)? {
                         // A writer that takes nothing never will.
                         Poll::Ready(0) => return Poll::Ready(Err(Cut::Writer)),
                         Poll::Ready(written) => {
-                            reader.as_mut().consume(written);
                             self.bytes += written as u64;
                             self.dirty = true;
                             left -= written;

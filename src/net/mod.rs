@@ -5,6 +5,7 @@
 
 pub mod copy;
 mod host_port;
+pub mod pool;
 pub mod tcp;
 pub mod tls;
 
@@ -42,6 +43,14 @@ pub trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Pending
+    }
+
+    /// What `poll_fill_buf` gave last, as the buffer itself, for [`Stream::poll_write_owned`] of another stream: what is taken
+    /// off its front is consumed. `None` where the stream has no such buffer; the default.
+    ///
+    /// The memory behind it is at most twice what is in it.
+    fn filled(&mut self) -> Option<&mut Bytes> {
+        None
     }
 
     /// Takes a prefix of `data` without copying where the stream can keep the buffer itself.

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{BoxFuture, BoxStream, Dial, DialError, HostPort, Stream};
+use super::{BoxFuture, BoxStream, Dial, DialError, HostPort, Stream, pool};
 
 /// Read sizes of a stream, in bytes: the first, and the largest. A read that fills its buffer makes the next one four times as
-/// large (4, 16, 64, 256 KiB), so that an idle stream costs nothing and a bulk one few system calls.
+/// large (4, 16, 64 KiB), so that an idle stream costs nothing and a bulk one few system calls.
 const FIRST_READ: usize = 4 * 1024;
-const LARGEST_READ: usize = 256 * 1024;
+const LARGEST_READ: usize = pool::SIZE;
 
 /// A TCP connection whose end is honest: dropped before its FIN was sent, it is reset (SO_LINGER 0).
 ///
@@ -25,9 +26,10 @@ pub struct TcpConn {
     socket: Option<Arc<TcpStream>>,
     /// Waits for a cut, once somebody asked.
     watch: Option<BoxFuture<'static, ()>>,
-    /// Received and not yet consumed: from `consumed` to its end.
-    buffer: Vec<u8>,
-    consumed: usize,
+    /// Received and not yet consumed.
+    buffer: Bytes,
+    /// Size of the memory that `buffer` lies in.
+    holds: usize,
     read_size: usize,
     finished: bool,
     /// The kernel tells of a cut once, to whichever call comes first, and then shows a clean end: it is remembered here.
@@ -42,8 +44,8 @@ impl TcpConn {
         Self {
             socket: Some(Arc::new(socket)),
             watch: None,
-            buffer: Vec::new(),
-            consumed: 0,
+            buffer: Bytes::new(),
+            holds: 0,
             read_size: FIRST_READ,
             finished: false,
             cut: None,
@@ -82,10 +84,6 @@ impl TcpConn {
         done
     }
 
-    fn has_buffered(&self) -> bool {
-        self.consumed < self.buffer.len()
-    }
-
     /// Runs `operation` when the socket can be written.
     fn poll_writing(
         &mut self,
@@ -107,20 +105,15 @@ impl TcpConn {
 
     /// Reads once into the empty buffer.
     fn poll_refill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.buffer.clear();
-        self.consumed = 0;
         loop {
             let socket = self.socket.as_ref().ok_or(io::ErrorKind::ConnectionReset)?;
-            if socket.poll_read_ready(cx)?.is_pending() {
-                self.buffer = Vec::new();
-                return Poll::Pending;
-            }
-            if self.buffer.capacity() < self.read_size || self.buffer.capacity() > 4 * self.read_size {
-                self.buffer = Vec::with_capacity(self.read_size);
-            }
-            match socket.try_read_buf(&mut self.buffer) {
-                Ok(read) => {
-                    if read == self.buffer.capacity() {
+            std::task::ready!(socket.poll_read_ready(cx))?;
+            match read_once(socket, self.read_size) {
+                Ok(bytes) => {
+                    let read = bytes.len();
+                    self.holds = self.read_size;
+                    self.buffer = bytes;
+                    if read == self.read_size {
                         self.read_size = (self.read_size * 4).min(LARGEST_READ);
                     } else if read <= self.read_size / 16 {
                         self.read_size = (self.read_size / 4).max(FIRST_READ);
@@ -132,6 +125,19 @@ impl TcpConn {
             }
         }
     }
+}
+
+/// Reads at most `size` bytes without waiting.
+fn read_once(socket: &TcpStream, size: usize) -> io::Result<Bytes> {
+    if size == pool::SIZE {
+        let mut buffer = pool::Buffer::take();
+        let read = socket.try_read(buffer.spare())?;
+        buffer.advance(read);
+        return Ok(buffer.freeze());
+    }
+    let mut buffer = Vec::with_capacity(size);
+    socket.try_read_buf(&mut buffer)?;
+    Ok(Bytes::from_owner(buffer))
 }
 
 /// Sets what every connection here has: TCP_NODELAY (Nagle with delayed ACK costs 40 ms) and keep-alive. Failures are not
@@ -159,16 +165,20 @@ impl AsyncRead for TcpConn {
 impl AsyncBufRead for TcpConn {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        if !this.has_buffered() {
+        if this.buffer.is_empty() {
             this.socket()?;
             let done = this.poll_refill(cx);
             std::task::ready!(this.note(done))?;
         }
-        Poll::Ready(Ok(&this.buffer[this.consumed..]))
+        Poll::Ready(Ok(&this.buffer))
     }
 
     fn consume(mut self: Pin<&mut Self>, amt: usize) {
-        self.consumed = (self.consumed + amt).min(self.buffer.len());
+        let consumed = amt.min(self.buffer.len());
+        self.buffer.advance(consumed);
+        if self.buffer.is_empty() {
+            self.buffer = Bytes::new();
+        }
     }
 }
 
@@ -205,12 +215,20 @@ impl AsyncWrite for TcpConn {
 impl Stream for TcpConn {
     fn reset(&mut self) {
         self.finished = false;
-        self.buffer = Vec::new();
-        self.consumed = 0;
+        self.buffer = Bytes::new();
         self.watch = None;
         if let Some(socket) = self.socket.take() {
             let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    fn filled(&mut self) -> Option<&mut Bytes> {
+        if self.buffer.len() < self.holds / 2 {
+            // Little in much memory, and whoever keeps it counts the bytes.
+            self.buffer = Bytes::copy_from_slice(&self.buffer);
+            self.holds = self.buffer.len();
+        }
+        Some(&mut self.buffer)
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -316,7 +334,7 @@ mod tests {
         let _far = writer.await.unwrap();
         let waits = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut conn).poll_fill_buf(cx).is_pending())).await;
         assert!(waits);
-        assert_eq!(conn.buffer.capacity(), 0);
+        assert!(conn.buffer.is_empty());
     }
 
     #[tokio::test]

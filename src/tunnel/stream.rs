@@ -164,11 +164,21 @@ impl Stream for TunnelStream {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(self.poll_room(cx))?;
-        let piece = data.split_to(room.min(data.len()));
-        let taken = piece.len();
-        self.shared.with(|state, now| state.session.write(now, self.id, piece)).map_err(|end| cut(&end))?;
-        Poll::Ready(Ok(taken))
+        if self.finished || self.reset {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let id = self.id;
+        self.shared.with(|state, now| {
+            let room = state.session.room(id).map_err(|end| cut(&end))?;
+            if room == 0 {
+                state.waiting(id).write = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let piece = data.split_to(room.min(data.len()));
+            let taken = piece.len();
+            state.session.write(now, id, piece).map_err(|end| cut(&end))?;
+            Poll::Ready(Ok(taken))
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod dial;
 mod error;
 mod handshake;
 mod noise;
+mod plain;
 mod preamble;
 mod sniff;
 mod tls;
@@ -25,6 +26,7 @@ use tokio::net::TcpStream;
 pub use accept::{AcceptStatus, AcceptStatusReader, Acceptor, HandshakeFailure};
 pub use dial::dial;
 pub use error::{CarrierError, Transport, Whose};
+pub use plain::Plain;
 pub use preamble::VERSION;
 pub use sniff::Seen;
 
@@ -47,7 +49,7 @@ pub trait Protect: Send + 'static {
     /// # Errors
     /// [`CarrierError::Corrupt`] when a record does not open; the carrier is of no further use then. What was opened before
     /// stays in `plain`.
-    fn open(&mut self, input: &mut BytesMut, plain: &mut BytesMut) -> Result<Opened, CarrierError>;
+    fn open(&mut self, input: &mut BytesMut, plain: &mut Plain) -> Result<Opened, CarrierError>;
 
     /// Appends the authenticated close record to `out`. Idempotent.
     fn close(&mut self, out: &mut Vec<u8>);

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::error::CarrierError;
 use super::handshake::{Handshake, Proved, Step};
-use super::{Opened, Protect};
+use super::{Opened, Plain, Protect};
 use crate::config::Secret;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
@@ -120,9 +120,9 @@ impl Handshake for NoiseHandshake {
                         self.state = Stage::Confirm(noise, binding);
                         return Ok(Step::More);
                     }
-                    let mut plain = BytesMut::new();
+                    let mut plain = Plain::default();
                     let opened = noise.open(&mut input.split_to(record), &mut plain);
-                    if opened.is_err() || plain[..] != binding {
+                    if opened.is_err() || plain.concat()[..] != binding {
                         return Err(CarrierError::WrongSecret);
                     }
                     return Ok(Step::Done(proved(*noise, binding)));
@@ -266,7 +266,7 @@ impl Protect for Noise {
         Ok(())
     }
 
-    fn open(&mut self, input: &mut BytesMut, plain: &mut BytesMut) -> Result<Opened, CarrierError> {
+    fn open(&mut self, input: &mut BytesMut, plain: &mut Plain) -> Result<Opened, CarrierError> {
         if self.peer_closed {
             return Ok(Opened::Closed);
         }
@@ -279,14 +279,12 @@ impl Protect for Noise {
             };
             let Some(record) = rest.get(..len) else { break };
             let (ciphertext, tag) = record.split_at(size);
-            let start = plain.len();
-            plain.resize(start + size, 0);
             let key = &self.receive.key;
             let n = nonce(self.receive.nonce);
-            if key.open_separate_gather(n, Aad::empty(), ciphertext, tag, &mut plain[start..]).is_err() {
-                plain.truncate(start);
+            if key.open_separate_gather(n, Aad::empty(), ciphertext, tag, plain.room(size)).is_err() {
                 return Err(corrupt("its tag does not verify"));
             }
+            plain.advance(size);
             input.advance(LENGTH + len);
             self.receive.advance(size);
             if size == 0 {

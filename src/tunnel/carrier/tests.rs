@@ -90,17 +90,17 @@ async fn exchange(mut from: Established, mut to: Established) {
         let mut wire = Vec::new();
         from.protect.seal(&[text], &mut wire).unwrap();
         from.socket.write_all(&wire).await.unwrap();
-        let mut plain = BytesMut::new();
-        while plain.len() < text.len() {
+        let mut plain = Plain::default();
+        while plain.concat().len() < text.len() {
             to.socket.read_buf(&mut to.received).await.unwrap();
             to.protect.open(&mut to.received, &mut plain).unwrap();
         }
-        assert_eq!(plain, text);
+        assert_eq!(plain.concat(), text);
     }
     let mut wire = Vec::new();
     from.protect.close(&mut wire);
     from.socket.write_all(&wire).await.unwrap();
-    while to.protect.open(&mut to.received, &mut BytesMut::new()).unwrap() == Opened::More {
+    while to.protect.open(&mut to.received, &mut Plain::default()).unwrap() == Opened::More {
         assert_ne!(to.socket.read_buf(&mut to.received).await.unwrap(), 0);
     }
 }

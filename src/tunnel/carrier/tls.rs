@@ -14,7 +14,7 @@ use rustls::{AlertDescription, CertificateError, Connection};
 use super::certificates::{PeerName, Rejected, fingerprint};
 use super::error::{CarrierError, Whose};
 use super::handshake::{Handshake, Proved, Step};
-use super::{Opened, Protect};
+use super::{Opened, Plain, Protect};
 
 /// Largest plaintext of a TLS record, in bytes.
 const MAX_PLAINTEXT: usize = 16_384;
@@ -216,7 +216,7 @@ struct Tls {
 
 impl Tls {
     /// Moves what was opened to `plain`.
-    fn take(&mut self, plain: &mut BytesMut) {
+    fn take(&mut self, plain: &mut Plain) {
         let mut reader = self.connection.reader();
         // An error is rustls' way to say that there is no more, or that the end was not clean: `open` tells of that.
         while let Ok(chunk) = reader.fill_buf() {
@@ -260,7 +260,7 @@ impl Protect for Tls {
         Ok(())
     }
 
-    fn open(&mut self, input: &mut BytesMut, plain: &mut BytesMut) -> Result<Opened, CarrierError> {
+    fn open(&mut self, input: &mut BytesMut, plain: &mut Plain) -> Result<Opened, CarrierError> {
         let corrupt = |detail: String| CarrierError::Corrupt { record: 0, detail };
         while !input.is_empty() {
             let taken = self.connection.read_tls(&mut &input[..]).map_err(|e| corrupt(e.to_string()))?;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::shared::{CarrierHandle, Shared};
-use crate::tunnel::carrier::{Established, Opened, Protect};
+use crate::tunnel::carrier::{Established, Opened, Plain, Protect};
 use crate::tunnel::session::frame::{self, Decoded, Frame};
 use crate::tunnel::session::{Batch, CarrierEnd, CarrierId, SessionEnd, Violation};
 
@@ -48,7 +48,9 @@ struct CarrierIo {
     /// Sealed by the peer, not opened.
     input: BytesMut,
     /// Opened, not decoded.
-    plain: BytesMut,
+    plain: Plain,
+    /// The beginning of a frame whose end is in records to come.
+    begun: BytesMut,
     frames: Vec<Frame>,
 }
 
@@ -66,7 +68,8 @@ impl CarrierTask {
             out: Vec::new(),
             written: 0,
             input: received,
-            plain: BytesMut::new(),
+            plain: Plain::default(),
+            begun: BytesMut::new(),
             frames: Vec::new(),
         };
         Self {
@@ -260,20 +263,22 @@ impl CarrierIo {
 
     /// Cuts `plain` into frames; payloads are slices of it.
     fn decode(&mut self) -> Result<(), Violation> {
-        if self.plain.is_empty() {
-            return Ok(());
-        }
-        let mut rest: Bytes = self.plain.split().freeze();
-        loop {
-            match frame::decode(&mut rest) {
-                Ok(Decoded::Frame(frame)) => self.frames.push(frame),
-                Ok(Decoded::Skipped) => {}
-                Ok(Decoded::Incomplete) => break,
-                Err(violation) => return Err(violation),
+        for mut rest in self.plain.take() {
+            // Our peers put whole frames into records; anything else costs a copy and works.
+            if !self.begun.is_empty() {
+                self.begun.extend_from_slice(&rest);
+                rest = self.begun.split().freeze();
             }
+            loop {
+                match frame::decode(&mut rest) {
+                    Ok(Decoded::Frame(frame)) => self.frames.push(frame),
+                    Ok(Decoded::Skipped) => {}
+                    Ok(Decoded::Incomplete) => break,
+                    Err(violation) => return Err(violation),
+                }
+            }
+            self.begun.extend_from_slice(&rest);
         }
-        // Our peers put whole frames into records; anything else costs a copy and works.
-        self.plain.extend_from_slice(&rest);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::*;
 use crate::config::{Secret, TunnelLimits};
 use crate::net::{BoxStream, Dial as _, DialError, HostPort};
-use crate::tunnel::carrier::{Opened, PeerIdentity, Protect};
+use crate::tunnel::carrier::{Opened, PeerIdentity, Plain as Plaintext, Protect};
 
 /// Records with a length and no protection at all.
 struct Plain {
@@ -35,7 +35,7 @@ impl Protect for Plain {
         Ok(())
     }
 
-    fn open(&mut self, input: &mut BytesMut, plain: &mut BytesMut) -> Result<Opened, CarrierError> {
+    fn open(&mut self, input: &mut BytesMut, plain: &mut Plaintext) -> Result<Opened, CarrierError> {
         while let Some(&len) = input.first_chunk::<4>() {
             let len = u32::from_le_bytes(len) as usize;
             if len == 0 {
