@@ -15,6 +15,10 @@ const MAX_ID_RANGES: usize = 65_536;
 /// Most streams that wait to be told gone.
 const MAX_GONE: usize = 65_536;
 
+/// Bytes whose acknowledgement does not wait, however large the window: the sender keeps them until then, and what it lets go
+/// of in small amounts it can use again at once.
+const ACK_BYTES: u64 = 512 * 1024;
+
 /// What an id stands for here.
 enum Known {
     Live,
@@ -113,7 +117,8 @@ impl Session {
             return Ok(());
         }
         let complete = stream.recv.is_complete();
-        let due = complete || got.duplicate || stream.recv.recv_off() - stream.told >= stream.window.target() / 4;
+        let enough = (stream.window.target() / 4).min(ACK_BYTES);
+        let due = complete || got.duplicate || stream.recv.recv_off() - stream.told >= enough;
         if got.readable && std::mem::take(&mut stream.read_blocked) {
             self.events.push_back(Event::Readable(id));
         }
