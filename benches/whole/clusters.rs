@@ -57,7 +57,7 @@ fn consume(network: Side, bootstrap: &str, config: &str, topic: &str, records: u
         &[
             "--bootstrap-server",
             bootstrap,
-            "--command-config",
+            "--consumer.config",
             config,
             "--topic",
             topic,
@@ -79,7 +79,7 @@ pub fn proxy(effort: Effort) -> Vec<Figure> {
     fill("bench.consume", 6, records, "none");
     let plain = java_properties("plain.properties", "security.protocol=PLAINTEXT\nmax.partition.fetch.bytes=1048576\n");
     let link = Link {
-        proxy: "mode = \"rewrite\"\nlisten = \"127.0.0.1:19092\"\nports = \"19093-19120\"\ntls = false".into(),
+        proxy: "mode = \"rewrite\"\nlisten = \"127.0.0.1:19092\"\nports = \"19093-19120\"\nupstream_tls = false".into(),
         ..Link::default()
     };
     // The listener without TLS and SASL: the relay is measured, not the client's TLS.
