@@ -99,6 +99,7 @@ pub fn proxy(effort: Effort) -> Vec<Figure> {
         through.push(consume(Side::Grape, "127.0.0.1:19092", &plain, "bench.consume", records));
         cost.push((cpu_seconds(&ids) - used) / ((records * RECORD) as f64 / 1e9));
     }
+    eprintln!("consumer: direct {direct:?} MB/s, through {through:?} MB/s, {cost:?} s/GB");
     let direct = Figure::new("consumer, direct", "MB/s", &direct);
     let through = Figure::new("consumer, rewrite mode through the tunnel", "MB/s", &through).against(&direct);
     vec![direct, through, Figure::new("rewrite mode and tunnel, CPU both ends", "s/GB", &cost)]
@@ -144,9 +145,11 @@ pub fn replicator(effort: Effort) -> Vec<Figure> {
         let (mut ours, mut our_cost, mut theirs, mut their_cost) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for run in 0..effort.runs.min(3) {
             let (rate, cost) = copy_with_linkspan(&topic, &format!(".ls{run}"), records, gigabytes);
+            eprintln!("linkspan, {codec}, run {run}: {rate:.1} MB/s, {cost:.1} MB/CPU-s");
             ours.push(rate);
             our_cost.push(cost);
             let (rate, cost) = copy_with_mirror_maker(&topic, run, records, gigabytes);
+            eprintln!("mirrormaker 2, {codec}, run {run}: {rate:.1} MB/s, {cost:.1} MB/CPU-s");
             theirs.push(rate);
             their_cost.push(cost);
         }
@@ -198,7 +201,7 @@ fn copy_with_mirror_maker(topic: &str, run: usize, records: u64, gigabytes: f64)
         "clusters = {alias}, grape\n{alias}.bootstrap.servers = {}\ngrape.bootstrap.servers = {}\n{}{}\
          {alias}->grape.enabled = true\n{alias}->grape.topics = {}\ngrape->{alias}.enabled = false\n\
          replication.factor = 1\ntasks.max = 4\nrefresh.topics.interval.seconds = 5\nsync.topic.acls.enabled = false\n\
-         sync.topic.configs.enabled = false\nemit.heartbeats.enabled = false\nemit.checkpoints.enabled = false\n\
+         sync.topic.configs.enabled = false\nemit.heartbeats.interval.seconds = 60\n\
          checkpoints.topic.replication.factor = 1\nheartbeats.topic.replication.factor = 1\noffset-syncs.topic.replication.factor = 1\n\
          offset.storage.replication.factor = 1\nstatus.storage.replication.factor = 1\nconfig.storage.replication.factor = 1\n\
          {alias}.consumer.max.poll.records = 10000\n{alias}.consumer.fetch.max.bytes = 52428800\n{alias}.consumer.max.partition.fetch.bytes = 4194304\n\
