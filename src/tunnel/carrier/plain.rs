@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::net::pool::{Buffer, SIZE};
 
-/// Plaintext in the order it was opened. A record lies in one piece where [`Plain::room`] made room for it.
+/// Plaintext in the order it was opened. A record lies in one piece where `Plain::room` made room for it.
 #[derive(Debug, Default)]
 pub struct Plain {
     done: Vec<Bytes>,
