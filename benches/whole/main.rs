@@ -3,6 +3,7 @@
 //! A figure is a median over alternating runs, with the smallest and the largest, and a ratio to what it is measured against.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
+mod alone;
 mod clusters;
 mod load;
 mod process;
@@ -69,6 +70,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.first().map(String::as_str) == Some("relay") {
         return relay::main(&args[1..]);
+    }
+    if args.first().map(String::as_str) == Some("alone") {
+        return alone::main(&args[1..]);
     }
     let mut areas = Vec::new();
     let mut json = false;
