@@ -112,6 +112,8 @@ pub struct TunnelConfig {
     pub auth: TunnelAuth,
     /// Number of carriers the dialling side keeps.
     pub carriers: Carriers,
+    /// Congestion control of this side's sending on the carriers.
+    pub congestion: Congestion,
     /// This side's address as the other network sees it, for the printed firewall rules.
     pub public_address: Option<String>,
     /// The peer's address as this network sees it: the `from` of the firewall rule.
@@ -169,6 +171,18 @@ pub enum Carriers {
     Auto,
     /// Always this many, 1 to 16.
     Fixed(u8),
+}
+
+/// Congestion control of the carriers' TCP connections, which each side chooses for what it sends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// BBR where the way is long and the kernel lets us have it, else the system's.
+    #[default]
+    Auto,
+    /// The system's own.
+    System,
+    /// This one, by the kernel's name for it: 1 to 15 of a-z, 0-9, `-` and `_`.
+    Named(String),
 }
 
 /// Bounds of a tunnel. Defaults are in [`TunnelLimits::default`].

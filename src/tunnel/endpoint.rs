@@ -37,7 +37,7 @@ use keyring::Hkdf;
 use shared::Names;
 use supervisor::Connect;
 
-/// Carriers of [`Carriers::Auto`].
+/// Carriers of [`Carriers::Auto`] to begin with.
 const AUTO_CARRIERS: u8 = 2;
 /// Proved carriers that wait to be taken in.
 const ESTABLISHED: usize = 16;
@@ -86,6 +86,8 @@ enum Ways {
     Dial {
         connect: Arc<dyn Connect>,
         carriers: u8,
+        /// Whether there may be more, as sending has use for them.
+        grow: bool,
     },
     /// Not bound yet.
     Listen,
@@ -108,13 +110,13 @@ impl Endpoint {
         let ways = match config.role {
             TunnelRole::Listen(_) => Ways::Listen,
             TunnelRole::Dial(_) => {
-                let carriers = match config.carriers {
-                    Carriers::Auto => AUTO_CARRIERS,
-                    Carriers::Fixed(count @ 1..=SLOTS) => count,
+                let (carriers, grow) = match config.carriers {
+                    Carriers::Auto => (AUTO_CARRIERS, true),
+                    Carriers::Fixed(count @ 1..=SLOTS) => (count, false),
                     Carriers::Fixed(count) => return Err(TunnelError::Carriers { count }),
                 };
                 let connect = Arc::new(Dialler { config: config.clone(), link: link.clone() });
-                Ways::Dial { connect, carriers }
+                Ways::Dial { connect, carriers, grow }
             }
         };
         Self::build(link, config, offers, ways)
@@ -149,7 +151,7 @@ impl Endpoint {
             park: config.limits.park,
         };
         let names = Names { link, role, transport };
-        let shared = Shared::new(Session::new(session, Box::new(Hkdf)), offers, names);
+        let shared = Shared::new(Session::new(session, Box::new(Hkdf)), offers, names, config.congestion.clone());
         let driver = Driver { shared: Arc::clone(&shared), config: config.clone(), ways };
         Ok((Self { shared }, driver))
     }
@@ -202,10 +204,9 @@ impl Driver {
         let ending = Ending(Arc::clone(&self.shared));
         let shared = Arc::clone(&self.shared);
         match self.ways {
-            Ways::Dial { connect, carriers: count } => {
-                for slot in 0..count {
-                    drain.spawn(supervisor::keep(Arc::clone(&shared), Arc::clone(&connect), slot, drain.clone()));
-                }
+            Ways::Dial { connect, carriers, grow } => {
+                let keep = supervisor::keep_all(Arc::clone(&shared), connect, carriers, grow, drain.clone());
+                drain.spawn(keep);
             }
             Ways::Bound(acceptor) => {
                 let (sender, receiver) = mpsc::channel(ESTABLISHED);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
-use super::super::{Carriers, TlsPeer, TunnelAuth, TunnelConfig, TunnelLimits, TunnelRole, value};
+use super::super::{Carriers, Congestion, TlsPeer, TunnelAuth, TunnelConfig, TunnelLimits, TunnelRole, value};
 use super::cluster::secret;
 use super::file;
 
@@ -15,6 +15,7 @@ pub(super) const TUNNEL: &[&str] = &[
     "secret_env",
     "tls",
     "carriers",
+    "congestion",
     "public_address",
     "peer_address",
     "streams",
@@ -57,6 +58,16 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Tunnel
             count.map(Carriers::Fixed)
         }
     };
+    let congestion = match section.get("congestion") {
+        None => {
+            reader.default("tunnel.congestion", "\"auto\"");
+            Some(Congestion::Auto)
+        }
+        Some(node) => {
+            let allowed = "\"auto\", \"system\", or the kernel's name of one, for example \"bbr\"";
+            node.parse(reader, allowed, congestion)
+        }
+    };
     let place = "an address, a network such as \"198.51.100.0/24\", or a host name; no port";
     let public_address =
         optional(reader, &section, "public_address", |node, r| node.parse(r, place, value::place_in_network));
@@ -67,10 +78,25 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Tunnel
         role: role?,
         auth: auth?,
         carriers: carriers?,
+        congestion: congestion?,
         public_address: public_address?,
         peer_address: peer_address?,
         limits: limits?,
     })
+}
+
+/// The kernel's names have at most 15 bytes (TCP_CA_NAME_MAX, the end included).
+fn congestion(text: &str) -> Result<Congestion, String> {
+    match text {
+        "auto" => Ok(Congestion::Auto),
+        "system" => Ok(Congestion::System),
+        name if (1..=15).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_')) =>
+        {
+            Ok(Congestion::Named(name.to_owned()))
+        }
+        _ => Err(format!("`{text}` is no name of a congestion control")),
+    }
 }
 
 /// `Some(None)` where the key is absent, `None` where it is wrong.

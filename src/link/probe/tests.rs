@@ -20,6 +20,7 @@ fn tunnel(role: TunnelRole, auth: TunnelAuth) -> TunnelConfig {
         role,
         auth,
         carriers: Carriers::Auto,
+        congestion: crate::config::Congestion::default(),
         public_address: None,
         peer_address: None,
         limits: TunnelLimits::default(),

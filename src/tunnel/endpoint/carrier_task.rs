@@ -34,6 +34,8 @@ pub(super) struct CarrierTask {
     io: CarrierIo,
     /// Plaintext of one pull: whole records.
     most: usize,
+    /// Whether the socket has the congestion control of its way.
+    steered: bool,
     ended: bool,
 }
 
@@ -78,6 +80,7 @@ impl CarrierTask {
             id,
             io,
             most: (PULL / record).max(1) * record,
+            steered: false,
             ended: false,
         }
     }
@@ -152,7 +155,15 @@ impl CarrierTask {
     fn pull(&mut self) -> Result<(), CarrierEnd> {
         let io = &mut self.io;
         io.batch.clear();
-        self.shared.with(|state, now| state.session.pull(now, self.id, self.most, &mut io.batch));
+        let steered = self.steered;
+        let rtt = self.shared.with(|state, now| {
+            state.session.pull(now, self.id, self.most, &mut io.batch);
+            if steered { None } else { state.session.carrier_rtt(self.id) }
+        });
+        if let Some(rtt) = rtt {
+            self.steered = true;
+            self.shared.steer(&io.socket, rtt);
+        }
         io.seal()
     }
 

@@ -7,18 +7,23 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::failure;
 use super::offer::Offered;
 use super::status::{CarrierStatus, Record, TunnelState, TunnelStatus};
+use crate::config::Congestion;
 use crate::net::{DialError, HostPort};
 use crate::tunnel::Offer;
 use crate::tunnel::carrier::AcceptStatusReader;
 use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session, StreamId};
+
+/// From this round trip on a lost packet costs a loss-based congestion control more than BBR's pacing costs the processor.
+const LONG_WAY: Duration = Duration::from_millis(10);
 
 /// The time as the session is told it; follows tokio's clock, so that tests can pause it.
 pub(super) fn now() -> Instant {
@@ -33,8 +38,11 @@ pub(crate) struct Shared {
     /// The last stream is gone.
     finished: Notify,
     changed: watch::Sender<TunnelState>,
+    /// Dialling side: carriers that sending has use for.
+    pub(super) wanted: watch::Sender<u8>,
     offers: mpsc::Sender<Box<dyn Offer>>,
     pub(super) names: Names,
+    pub(super) congestion: Congestion,
     /// Listening side, once bound.
     pub(super) accept: OnceLock<AcceptStatusReader>,
 }
@@ -119,10 +127,16 @@ struct Afterwards {
     timer: bool,
     finished: bool,
     state: Option<TunnelState>,
+    wanted: Option<u8>,
 }
 
 impl Shared {
-    pub(super) fn new(session: Session, offers: mpsc::Sender<Box<dyn Offer>>, names: Names) -> Arc<Self> {
+    pub(super) fn new(
+        session: Session,
+        offers: mpsc::Sender<Box<dyn Offer>>,
+        names: Names,
+        congestion: Congestion,
+    ) -> Arc<Self> {
         let state = State {
             session,
             waiting: HashMap::new(),
@@ -135,8 +149,10 @@ impl Shared {
             timer: Notify::new(),
             finished: Notify::new(),
             changed: watch::Sender::new(TunnelState::Never),
+            wanted: watch::Sender::new(0),
             offers,
             names,
+            congestion,
             accept: OnceLock::new(),
         })
     }
@@ -172,6 +188,9 @@ impl Shared {
     fn follow(self: &Arc<Self>, after: Afterwards) {
         if let Some(state) = after.state {
             self.changed.send_replace(state);
+        }
+        if let Some(wanted) = after.wanted {
+            self.wanted.send_replace(wanted);
         }
         for waker in after.wakers {
             waker.wake();
@@ -249,6 +268,23 @@ impl Shared {
                 handle.phase.send_replace(Phase::Ended(end));
             }
         });
+    }
+
+    /// Gives a carrier's socket the congestion control that its way asks for.
+    pub(super) fn steer(&self, socket: &TcpStream, rtt: Duration) {
+        let name = match &self.congestion {
+            Congestion::Auto if rtt >= LONG_WAY => "bbr",
+            Congestion::Auto | Congestion::System => return,
+            Congestion::Named(name) => name.as_str(),
+        };
+        match socket2::SockRef::from(socket).set_tcp_congestion(name.as_bytes()) {
+            Ok(()) => debug!(link = self.names.link, name, ?rtt, "congestion control chosen"),
+            Err(error) if matches!(self.congestion, Congestion::Named(_)) => {
+                warn!(link = self.names.link, name, %error, "[tunnel] congestion is not to be had here: `sysctl net.ipv4.tcp_available_congestion_control` lists what is");
+            }
+            // Many kernels have it as a module that only root loads: the system's own is not wrong.
+            Err(error) => debug!(link = self.names.link, name, %error, "congestion control stays the system's"),
+        }
     }
 
     /// Number of carriers, those that are not attached yet or no more included.
@@ -368,6 +404,10 @@ impl State {
                         handle.phase.send_replace(Phase::Attached);
                         debug!(link, peer = handle.identity, "carrier attached");
                     }
+                }
+                Event::Carriers(count) => {
+                    debug!(link, count, "more carriers would help");
+                    after.wanted = Some(count);
                 }
                 Event::Suspect(id) => {
                     if let Some(handle) = self.carriers.get(&id) {

@@ -29,8 +29,30 @@ pub(super) trait Connect: Send + Sync + 'static {
     fn connect(&self) -> BoxFuture<'_, Result<Established, CarrierError>>;
 }
 
+/// Dialling side: keeps `carriers` carriers, and more as sending has use for them where it may `grow`.
+pub(super) async fn keep_all(shared: Arc<Shared>, connect: Arc<dyn Connect>, carriers: u8, grow: bool, drain: Drain) {
+    let mut wanted = shared.wanted.subscribe();
+    let mut kept = 0;
+    let mut want = carriers;
+    loop {
+        for slot in kept..want {
+            drain.spawn(keep(Arc::clone(&shared), Arc::clone(&connect), slot, drain.clone()));
+        }
+        kept = kept.max(want);
+        tokio::select! {
+            () = drain.draining() => return,
+            changed = wanted.changed(), if grow => {
+                if changed.is_err() {
+                    return;
+                }
+                want = *wanted.borrow_and_update();
+            }
+        }
+    }
+}
+
 /// Dialling side: keeps the carrier of one slot.
-pub(super) async fn keep(shared: Arc<Shared>, connect: Arc<dyn Connect>, slot: u8, drain: Drain) {
+async fn keep(shared: Arc<Shared>, connect: Arc<dyn Connect>, slot: u8, drain: Drain) {
     let mut backoff = Backoff::new(REDIAL.0, REDIAL.1);
     let mut repeated = Repeated::default();
     loop {

@@ -88,7 +88,7 @@ impl Wire {
     }
 
     fn dialler(&self, carriers: u8) -> Ways {
-        Ways::Dial { connect: Arc::new(self.clone()), carriers }
+        Ways::Dial { connect: Arc::new(self.clone()), carriers, grow: false }
     }
 
     /// Nobody answers dials any more.
@@ -144,6 +144,7 @@ pub(super) fn config() -> TunnelConfig {
         role: TunnelRole::Listen("127.0.0.1:0".parse().unwrap()),
         auth: TunnelAuth::Noise { secret: Secret::new("not used".to_owned()) },
         carriers: Carriers::Auto,
+        congestion: crate::config::Congestion::default(),
         public_address: None,
         peer_address: None,
         limits: TunnelLimits::default(),

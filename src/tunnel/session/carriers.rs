@@ -234,6 +234,7 @@ impl Session {
                 carrier.live.on_pong(now, seq);
                 carrier.confirm(seq);
             }
+            (Frame::Want { carriers }, State::Attached) => self.on_wanted(carriers),
             (Frame::Resume { last, reports }, State::Attached) if !carrier.reported => {
                 self.on_resume(now, id, last, &reports)?;
             }
@@ -241,6 +242,14 @@ impl Session {
             (frame, state) => return Err(Violation::Unexpected { frame: frame.name(), state: state.name() }),
         }
         Ok(())
+    }
+
+    /// A side has use for so many carriers; the one that dials may act on it.
+    pub(super) fn on_wanted(&mut self, carriers: u8) {
+        if self.config.side == Side::Dialler && carriers > self.wanted {
+            self.wanted = carriers.min(super::SLOTS);
+            self.events.push_back(Event::Carriers(self.wanted));
+        }
     }
 
     /// The shell closed the carrier, or lost it.

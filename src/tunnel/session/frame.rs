@@ -218,6 +218,11 @@ pub enum Frame {
         /// For a human.
         detail: String,
     },
+    /// The sender's data could use so many carriers. May be skipped.
+    Want {
+        /// How many, 1 to 16; a hint.
+        carriers: u8,
+    },
 }
 
 /// What a GOAWAY announces.
@@ -244,6 +249,7 @@ const GONE: u8 = 0x16;
 const PING: u8 = 0x20;
 const PONG: u8 = 0x21;
 const GOAWAY: u8 = 0x22;
+const WANT: u8 = SKIPPABLE | 0x23;
 
 impl Frame {
     /// The frame's name in logs and errors.
@@ -265,6 +271,7 @@ impl Frame {
             Self::Ping { .. } => "PING",
             Self::Pong { .. } => "PONG",
             Self::Goaway { .. } => "GOAWAY",
+            Self::Want { .. } => "WANT",
         }
     }
 
@@ -371,6 +378,10 @@ impl Frame {
                 });
                 put_detail(out, detail);
                 GOAWAY
+            }
+            Self::Want { carriers } => {
+                out.push(*carriers);
+                WANT
             }
         }
     }
@@ -498,6 +509,7 @@ const fn kind_name(kind: u8) -> &'static str {
         PING => "PING",
         PONG => "PONG",
         GOAWAY => "GOAWAY",
+        WANT => "WANT",
         _ => "unknown",
     }
 }
@@ -540,6 +552,7 @@ impl Body {
                 code: if self.flag()? { Goaway::Ended } else { Goaway::Draining },
                 detail: self.detail()?,
             },
+            WANT => Frame::Want { carriers: self.u8()? },
             _ => return Ok(None),
         }))
     }

@@ -30,6 +30,7 @@
 mod batch;
 mod carriers;
 mod chunks;
+mod demand;
 mod error;
 pub mod frame;
 mod liveness;
@@ -56,6 +57,7 @@ pub use frame::Side;
 pub use streams::{OpenRefused, Read};
 
 use carriers::Carrier;
+use demand::Demand;
 use resume::Incarnation;
 use streams::Stream;
 use window::Budget;
@@ -121,6 +123,8 @@ pub enum Event {
     Close(CarrierId, CarrierEnd),
     /// The carrier belongs to the session and carries data.
     Attached(CarrierId),
+    /// Dialling side: sending, here or at the peer, has use for so many carriers.
+    Carriers(u8),
     /// The carrier is silent while something is outstanding; a fresh dial may be quicker.
     Suspect(CarrierId),
     /// A carrier is attached where none was.
@@ -221,6 +225,9 @@ pub struct Session {
     lingering: VecDeque<(Instant, u64)>,
     opens: OpenRate,
     events: VecDeque<Event>,
+    demand: Demand,
+    /// Carriers asked for by either side, at most so far.
+    wanted: u8,
     counters: Counters,
     /// The timeout announced last.
     armed: Option<Instant>,
@@ -276,6 +283,8 @@ impl Session {
             lingering: VecDeque::new(),
             opens,
             events: VecDeque::new(),
+            demand: Demand::new(),
+            wanted: demand::FIRST,
             counters: Counters::default(),
             armed: None,
         }
@@ -325,6 +334,12 @@ impl Session {
     /// The carriers, for status.
     pub fn carriers(&self) -> impl Iterator<Item = CarrierInfo> + '_ {
         self.carriers.iter().map(|(&id, carrier)| carrier.info(id))
+    }
+
+    /// Smoothed round trip of one carrier; `None` until it was measured.
+    #[must_use]
+    pub fn carrier_rtt(&self, id: CarrierId) -> Option<Duration> {
+        self.carriers.get(&id)?.live.rtt()
     }
 
     /// The public name of a stream of the present session.

@@ -1,12 +1,15 @@
 //! Who may send next. Control overtakes small streams, small streams overtake bulk, bulk streams share by bytes.
 //!
 //! A stream with data stands in the queue of one carrier, its home, so that its bytes mostly arrive in order. A carrier that
-//! has nothing left helps one that is stuck in its socket: that stripes a stream which one carrier cannot carry.
+//! has nothing left helps one that is stuck in its socket: that stripes a stream which one carrier cannot carry. On a long way
+//! no carrier waits for that: whoever can write takes of the bulk, for there the carriers together are the window. One of them
+//! is kept free of bulk then, so that what is small never waits in a socket, and so that its round trip is the way's own.
 
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::carriers::{Carrier, State};
+use super::demand::LONG_WAY;
 use super::frame::{Frame, MAX_REPORTS, Report};
 use super::streams::{Ctl, Phase};
 use super::{CarrierId, Session};
@@ -19,6 +22,8 @@ const TURN: i64 = 64 * 1024;
 const CRUMB: i64 = 1024;
 /// A batch may exceed its size by this, rather than end with a crumb.
 const MIN_PIECE: usize = 1024;
+/// Carriers from which on one of them is kept free of bulk on a long way.
+const EXPRESS_OF: usize = 3;
 /// A carrier is stuck when it has not pulled for so long although it has data.
 const STUCK_AFTER: Duration = Duration::from_millis(2);
 
@@ -44,8 +49,21 @@ impl Session {
         }
     }
 
+    /// On a long way, the carrier that takes no bulk: the healthy one of the lowest slot, where there are enough.
+    pub(super) fn express(&self) -> Option<CarrierId> {
+        if self.carriers.len() < EXPRESS_OF || !self.stripes() {
+            return None;
+        }
+        let healthy = || self.carriers.iter().filter(|(_, carrier)| carrier.is_healthy());
+        let first = healthy().min_by_key(|(_, carrier)| carrier.slot).map(|(&id, _)| id);
+        first.filter(|_| healthy().count() >= EXPRESS_OF)
+    }
+
     /// Has some healthy carrier pull, unless one is about to anyway.
     pub(super) fn wake_any(&mut self) {
+        if let Some(express) = self.express() {
+            return self.wake(express);
+        }
         let healthy_exists = self.carriers.values().any(Carrier::is_healthy);
         let mut sleeper = None;
         for (&id, carrier) in &self.carriers {
@@ -65,6 +83,7 @@ impl Session {
 
     /// Puts a stream that has data into a carrier's queue.
     pub(super) fn schedule(&mut self, sid: u64) {
+        let express = self.express();
         let Some(stream) = self.streams.get_mut(&sid) else {
             return;
         };
@@ -72,12 +91,19 @@ impl Session {
             return;
         }
         let opening = matches!(stream.phase, Phase::Opening { .. });
-        let usable = |id: &CarrierId| self.carriers.get(id).is_some_and(|c| c.is_healthy() || (opening && c.carries()));
+        let small = stream.send.burst < SMALL_BURST;
+        let usable = |id: &CarrierId| {
+            self.carriers.get(id).is_some_and(|c| c.is_healthy() || (opening && c.carries()))
+                && (opening || express.is_none_or(|express| small == (express == *id)))
+        };
         let home = stream.home.filter(usable).or_else(|| {
             if opening {
                 return None;
             }
-            let healthy = self.carriers.iter().filter(|(_, carrier)| carrier.is_healthy());
+            if small && express.is_some() {
+                return express;
+            }
+            let healthy = self.carriers.iter().filter(|(id, carrier)| carrier.is_healthy() && Some(**id) != express);
             let any = || self.carriers.iter().filter(|(_, carrier)| carrier.carries());
             let least =
                 |(_, carrier): &(&CarrierId, &Carrier)| (carrier.small.len() + carrier.bulk.len(), !carrier.idle);
@@ -88,7 +114,6 @@ impl Session {
         };
         stream.home = Some(home);
         stream.queued = true;
-        let small = stream.send.burst < SMALL_BURST;
         if let Some(carrier) = self.carriers.get_mut(&home) {
             if small { carrier.small.push_back(sid) } else { carrier.bulk.push_back(sid) }
         }
@@ -104,12 +129,20 @@ impl Session {
         self.wake_any();
     }
 
-    /// Wakes a helper when a stream's home is stuck.
+    /// Whether bulk goes over all carriers alike.
+    fn stripes(&self) -> bool {
+        self.rtt() >= LONG_WAY
+    }
+
+    /// Wakes a helper when a stream's home is stuck, or has enough to do.
     pub(super) fn share_backlog(&mut self, now: Instant, sid: u64) {
         let home = self.streams.get(&sid).filter(|stream| stream.queued).and_then(|stream| stream.home);
-        let stuck = home.and_then(|home| self.carriers.get(&home)).is_some_and(|carrier| is_stuck(carrier, now));
-        if stuck {
-            let helper = self.carriers.iter().find(|(_, c)| c.idle && c.is_healthy()).map(|(&id, _)| id);
+        let (stripes, express) = (self.stripes(), self.express());
+        let needed =
+            |carrier: &Carrier| is_stuck(carrier, now) || (stripes && !carrier.idle && !carrier.bulk.is_empty());
+        if home.and_then(|home| self.carriers.get(&home)).is_some_and(needed) {
+            let free = |(id, c): &(&CarrierId, &Carrier)| c.idle && c.is_healthy() && Some(**id) != express;
+            let helper = self.carriers.iter().find(free).map(|(&id, _)| id);
             if let Some(helper) = helper {
                 self.wake(helper);
             }
@@ -142,9 +175,32 @@ impl Session {
             {
                 carrier.live.on_data(now, true);
             }
+            if batch.len() > before {
+                self.weigh(now, id, batch.len() >= most);
+            }
         }
         if let Some(carrier) = self.carriers.get_mut(&id) {
             carrier.idle = batch.is_empty();
+        }
+    }
+
+    /// Whether the carriers are what limits, and how many more to ask for.
+    fn weigh(&mut self, now: Instant, id: CarrierId, filled: bool) {
+        let healthy = self.carriers.values().filter(|carrier| carrier.is_healthy()).count();
+        let express = self.express().and_then(|id| self.carrier_rtt(id));
+        if !self.demand.on_pull(now, filled, self.counters.bytes_out, self.rtt(), express, healthy) {
+            return;
+        }
+        let carriers = self.demand.want();
+        if usize::from(carriers) > healthy {
+            match self.config.side {
+                super::Side::Dialler => self.on_wanted(carriers),
+                super::Side::Listener => {
+                    if let Some(carrier) = self.carriers.get_mut(&id) {
+                        carrier.outbox.push_back(Frame::Want { carriers });
+                    }
+                }
+            }
         }
     }
 
@@ -222,6 +278,7 @@ impl Session {
     }
 
     fn pull_data(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
+        let express = self.express();
         // Small streams may take three quarters of what is left while bulk waits: bulk never starves.
         let small_until = batch.len() + most.saturating_sub(batch.len()) / 4 * 3;
         while batch.len() < most {
@@ -239,6 +296,14 @@ impl Session {
             let queue = if small { &mut carrier.small } else { &mut carrier.bulk };
             match more {
                 More::SameTurn => {}
+                More::NextTurn if express == Some(id) => {
+                    // It has become bulk, which is others' work.
+                    queue.pop_front();
+                    if let Some(stream) = self.streams.get_mut(&sid) {
+                        stream.queued = false;
+                    }
+                    self.schedule(sid);
+                }
                 More::NextTurn => {
                     queue.pop_front();
                     carrier.bulk.push_back(sid);
@@ -251,8 +316,9 @@ impl Session {
                 }
             }
         }
-        if batch.is_empty() {
-            self.help(now, id, most, batch);
+        let stripes = self.stripes();
+        if express != Some(id) && (batch.is_empty() || (stripes && batch.len() < most)) {
+            self.help(now, id, most, stripes, batch);
         }
     }
 
@@ -290,17 +356,20 @@ impl Session {
         }
     }
 
-    /// Takes from the fullest carrier that is stuck.
-    fn help(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
-        let stuck = self
+    /// Takes from the fullest carrier that is stuck; with `stripes`, of any other's bulk.
+    fn help(&mut self, now: Instant, id: CarrierId, most: usize, stripes: bool, batch: &mut Batch) {
+        let helped = self
             .carriers
             .iter()
-            .filter(|(other, carrier)| **other != id && is_stuck(carrier, now))
+            .filter(|(other, carrier)| {
+                **other != id && (is_stuck(carrier, now) || (stripes && carrier.carries() && !carrier.bulk.is_empty()))
+            })
             .max_by_key(|(_, carrier)| carrier.small.len() + carrier.bulk.len());
-        let Some((&other, carrier)) = stuck else {
+        let Some((&other, carrier)) = helped else {
             return;
         };
-        let sids: Vec<_> = carrier.small.iter().chain(&carrier.bulk).copied().take(16).collect();
+        let small = if is_stuck(carrier, now) { carrier.small.len() } else { 0 };
+        let sids: Vec<_> = carrier.small.iter().take(small).chain(&carrier.bulk).copied().take(16).collect();
         for sid in sids {
             // Data of a stream that is not answered stays behind its OPEN.
             let movable = self.streams.get(&sid).is_some_and(|stream| matches!(stream.phase, Phase::Open));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::{OpenError, OpenFailure, StreamEnd};
 use super::recv::RecvHalf;
 use super::send::SendHalf;
-use super::window::{EARLY, FIRST, Window};
+use super::window::{EARLY, Window};
 use super::{CarrierId, Event, LINGER, Session, StreamId};
 
 /// One stream at one side.
@@ -135,6 +135,7 @@ impl Session {
         }
         let open = self.streams.len();
         let limit = self.config.streams;
+        let first = self.budget.first(self.rtt());
         let Some(incarnation) = &mut self.incarnation else {
             return Err(OpenError::NotConnected);
         };
@@ -148,7 +149,7 @@ impl Session {
         incarnation.next_id += 2;
         let early = u64::from(incarnation.peer_early);
         let mut stream = Stream::new(true, Phase::Opening { host: host.to_owned(), port }, early);
-        stream.window.raise(FIRST.min(self.budget.most(0)));
+        stream.window.raise(first);
         stream.recv.permit(stream.window.target());
         self.budget.promised += stream.window.target();
         self.streams.insert(sid, Box::new(stream));
@@ -180,7 +181,7 @@ impl Session {
         let Ok(sid) = self.present(id) else {
             return false;
         };
-        let most = self.budget.most(u64::from(EARLY));
+        let first = self.budget.first(self.rtt());
         let Some(stream) = self.streams.get_mut(&sid) else {
             return false;
         };
@@ -189,7 +190,7 @@ impl Session {
         }
         stream.phase = Phase::Open;
         let before = stream.window.target();
-        stream.window.raise(FIRST.min(most));
+        stream.window.raise(first);
         self.budget.promised += stream.window.target() - before;
         stream.recv.permit(stream.recv.read_off() + stream.window.target());
         self.counters.accepted += 1;

@@ -4,14 +4,22 @@ use std::time::{Duration, Instant};
 
 /// Bytes that a new stream may send before it is answered.
 pub(super) const EARLY: u32 = 64 * 1024;
-/// Window of an answered stream.
+/// Window of an answered stream on a short way.
 pub(super) const FIRST: u64 = 512 * 1024;
+/// Bytes a second that a stream's first window allows on a long way: three more doublings reach 2.5 Gbit/s.
+const FIRST_RATE: u64 = 40_000_000;
 /// Largest window of one stream.
 pub(super) const MOST: u64 = 64 << 20;
 /// Smallest window that a stream keeps however tight the budget is.
 pub(super) const LEAST: u64 = 16 * 1024;
 /// Round trips shorter than this are taken for this: growth needs a measurable time.
 const SHORTEST_RTT: Duration = Duration::from_millis(1);
+
+/// Window of an answered stream where a round trip takes `rtt`, in bytes.
+fn first(rtt: Duration) -> u64 {
+    let bytes = u128::from(FIRST_RATE) * rtt.as_micros() / 1_000_000;
+    u64::try_from(bytes).unwrap_or(MOST).clamp(FIRST, MOST)
+}
 
 /// The window of one stream's receiving half.
 ///
@@ -87,8 +95,14 @@ impl Budget {
     /// The most that one stream's window may be now, its present target being `target`.
     pub(super) fn most(&self, target: u64) -> u64 {
         let left = self.half.saturating_sub(self.promised);
-        let most = MOST.min(self.half / 4);
+        let most = MOST.min(self.half / 2);
         if left == 0 { target.min(most) } else { target.saturating_add(left).min(most) }.max(LEAST)
+    }
+
+    /// Window of a stream that is being answered, where a round trip takes `rtt`: larger ones only while the budget is hardly used.
+    pub(super) fn first(&self, rtt: Duration) -> u64 {
+        let left = self.half.saturating_sub(self.promised);
+        first(rtt).min((left / 16).max(FIRST)).min(self.most(0))
     }
 
     /// Whether another stream may be taken.
@@ -144,6 +158,13 @@ mod tests {
     }
 
     #[test]
+    fn a_long_way_begins_with_a_larger_window() {
+        let first_at = |ms| first(Duration::from_millis(ms));
+        assert_eq!([0, 10, 100, 200].map(first_at), [FIRST, FIRST, 4_000_000, 8_000_000]);
+        assert_eq!(first_at(1_000_000), MOST);
+    }
+
+    #[test]
     fn permits_by_quarters() {
         let window = Window::new(400);
         assert_eq!(window.update(99, 400, MOST), None);
@@ -153,8 +174,10 @@ mod tests {
     #[test]
     fn a_tight_budget_leaves_each_stream_a_little() {
         let mut budget = Budget::new(64 << 20);
-        assert_eq!(budget.most(FIRST), 8 << 20);
+        assert_eq!(budget.most(FIRST), 16 << 20);
+        assert_eq!(budget.first(Duration::from_millis(200)), 2 << 20);
         budget.promised = 32 << 20;
+        assert_eq!(budget.first(Duration::from_millis(200)), LEAST);
         assert_eq!(budget.most(FIRST), FIRST);
         budget.sent = 32 << 20;
         assert_eq!((budget.send_room(0), budget.send_room(LEAST)), (LEAST, 0));
