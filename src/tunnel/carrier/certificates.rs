@@ -59,6 +59,8 @@ impl Credentials {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
+        // For the records, which are ours: see tls_records.
+        client.enable_secret_extraction = true;
 
         let mut server = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -69,6 +71,7 @@ impl Credentials {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+        server.enable_secret_extraction = true;
         Ok(Self::Tls { client: Arc::new(client), server: Arc::new(server), peer: name })
     }
 

@@ -186,6 +186,12 @@ pub enum CarrierError {
         /// What is wrong.
         detail: String,
     },
+    /// As many records as one key may protect; the next carrier has another.
+    #[error("{records} records were sealed under one key, which is the limit; the carrier is replaced")]
+    WornKey {
+        /// The limit.
+        records: u64,
+    },
     /// More than one record holds.
     #[error("{actual} bytes do not fit one record of {limit}")]
     RecordTooLarge {

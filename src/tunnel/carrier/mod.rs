@@ -16,6 +16,7 @@ mod plain;
 mod preamble;
 mod sniff;
 mod tls;
+mod tls_records;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,11 +1,11 @@
-//! TLS 1.3, mutual, by rustls: handshake and records.
+//! TLS 1.3, mutual, by rustls: the handshake. The records behind it are `tls_records`'s.
 //!
 //! In TLS 1.3 the dialler is done before the listener has looked at its certificate, and nothing in it covers our preamble. So
 //! both sides send one more record, the exporter's value over the preamble: the listener's tells the dialler that it is let in.
 //!
 //! rustls' buffered interface is used: the unbuffered one has no exporter (0.23).
 
-use std::io::{BufRead as _, IoSlice, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
@@ -14,12 +14,12 @@ use rustls::{AlertDescription, CertificateError, Connection};
 use super::certificates::{PeerName, Rejected, fingerprint};
 use super::error::{CarrierError, Whose};
 use super::handshake::{Handshake, Proved, Step};
-use super::{Opened, Plain, Protect};
+use super::tls_records::TlsRecords;
 
 /// Largest plaintext of a TLS record, in bytes.
-const MAX_PLAINTEXT: usize = 16_384;
+pub(super) const MAX_PLAINTEXT: usize = 16_384;
 /// Content type, version, length.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 const EXPORTER: &[u8] = b"EXPORTER-linkspan-carrier";
 
 /// The handshake of one side.
@@ -67,7 +67,7 @@ impl TlsHandshake {
     }
 
     /// Takes one record off `input` and goes on as far as it allows.
-    fn advance(&mut self, input: &mut BytesMut) -> Result<Option<Proved>, CarrierError> {
+    fn advance(&mut self, input: &mut BytesMut) -> Result<Option<Confirmed>, CarrierError> {
         let Some(connection) = &mut self.connection else {
             return Err(CarrierError::Handshake { detail: "it is over".to_owned() });
         };
@@ -109,11 +109,22 @@ impl TlsHandshake {
                 format!("sha256:{}", leaf.map(|c| fingerprint(c)).unwrap_or_default())
             }
         };
-        let Some(connection) = self.connection.take() else {
-            return Err(CarrierError::Closed);
-        };
-        Ok(Some(Proved { protect: Box::new(Tls { connection, closed: false }), binding, name }))
+        Ok(Some(Confirmed { binding, name }))
     }
+
+    /// Takes the keys from rustls, which has said all that it had to say.
+    fn finish(&mut self, confirmed: Confirmed) -> Result<Proved, CarrierError> {
+        let Confirmed { binding, name } = confirmed;
+        let connection = self.connection.take().ok_or(CarrierError::Closed)?;
+        let records = TlsRecords::new(connection.dangerous_extract_secrets().map_err(map)?)?;
+        Ok(Proved { protect: Box::new(records), binding, name })
+    }
+}
+
+/// Who the peer is, on both sides.
+struct Confirmed {
+    binding: [u8; 32],
+    name: String,
 }
 
 impl Handshake for TlsHandshake {
@@ -122,9 +133,9 @@ impl Handshake for TlsHandshake {
         while record(input).is_some() {
             match self.advance(input) {
                 Ok(None) => self.write(out),
-                Ok(Some(mut proved)) => {
-                    proved.protect.pending(out);
-                    return Ok(Step::Done(proved));
+                Ok(Some(confirmed)) => {
+                    self.write(out);
+                    return self.finish(confirmed).map(Step::Done);
                 }
                 Err(error) => {
                     // The alert that says why.
@@ -205,88 +216,6 @@ fn map_certificate(error: CertificateError) -> CarrierError {
             None => CarrierError::Handshake { detail: other.to_string() },
         },
         other => CarrierError::Handshake { detail: format!("the peer's certificate: {other}") },
-    }
-}
-
-/// Records of one carrier.
-struct Tls {
-    connection: Connection,
-    closed: bool,
-}
-
-impl Tls {
-    /// Moves what was opened to `plain`.
-    fn take(&mut self, plain: &mut Plain) {
-        let mut reader = self.connection.reader();
-        // An error is rustls' way to say that there is no more, or that the end was not clean: `open` tells of that.
-        while let Ok(chunk) = reader.fill_buf() {
-            let len = chunk.len();
-            if len == 0 {
-                break;
-            }
-            plain.extend_from_slice(chunk);
-            reader.consume(len);
-        }
-    }
-}
-
-impl Protect for Tls {
-    fn max_plaintext(&self) -> usize {
-        MAX_PLAINTEXT
-    }
-
-    fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), CarrierError> {
-        if self.closed {
-            return Err(CarrierError::Closed);
-        }
-        let total: usize = parts.iter().map(|p| p.len()).sum();
-        if total > MAX_PLAINTEXT {
-            return Err(CarrierError::RecordTooLarge { actual: total, limit: MAX_PLAINTEXT });
-        }
-        let corrupt = |e: std::io::Error| CarrierError::Corrupt { record: 0, detail: e.to_string() };
-        let mut few = [IoSlice::new(&[]); 8];
-        let written = if parts.len() <= few.len() {
-            for (slot, part) in few.iter_mut().zip(parts) {
-                *slot = IoSlice::new(part);
-            }
-            self.connection.writer().write_vectored(&few[..parts.len()])
-        } else {
-            let many: Vec<_> = parts.iter().map(|p| IoSlice::new(p)).collect();
-            self.connection.writer().write_vectored(&many)
-        };
-        debug_assert_eq!(written.as_ref().ok(), Some(&total), "there is no limit to the buffer");
-        written.map_err(corrupt)?;
-        drain(&mut self.connection, out);
-        Ok(())
-    }
-
-    fn open(&mut self, input: &mut BytesMut, plain: &mut Plain) -> Result<Opened, CarrierError> {
-        let corrupt = |detail: String| CarrierError::Corrupt { record: 0, detail };
-        while !input.is_empty() {
-            let taken = self.connection.read_tls(&mut &input[..]).map_err(|e| corrupt(e.to_string()))?;
-            input.advance(taken);
-            let state = self.connection.process_new_packets();
-            // Even before a record that does not open there may be good ones.
-            self.take(plain);
-            if state.map_err(|e| corrupt(e.to_string()))?.peer_has_closed() {
-                return Ok(Opened::Closed);
-            }
-            if taken == 0 {
-                break;
-            }
-        }
-        Ok(Opened::More)
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>) {
-        if !std::mem::replace(&mut self.closed, true) {
-            self.connection.send_close_notify();
-            drain(&mut self.connection, out);
-        }
-    }
-
-    fn pending(&mut self, out: &mut Vec<u8>) {
-        drain(&mut self.connection, out);
     }
 }
 

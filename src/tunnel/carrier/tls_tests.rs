@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::super::certificates::Credentials;
 use super::super::handshake::Handshake;
+use super::super::{Opened, Plain};
 use super::*;
 use crate::config::{TlsPeer, TunnelAuth};
 use crate::tunnel::certs;
