@@ -3,6 +3,8 @@
 //! The tests share one bed and run one after the other (`--test-threads=1`), in the order of their names; the last one ends the bed.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+// The benches use parts of it that no test does.
+#[allow(dead_code)]
 mod bed;
 mod config;
 mod copying;
