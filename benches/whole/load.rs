@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 /// First byte of a connection to the sink: what it is to do.
 const COUNT: u8 = b'c';
 const ECHO: u8 = b'e';
+const SEND: u8 = b's';
 
-/// A server that swallows and counts, or echoes.
+/// A server that swallows and counts, echoes, or sends without end.
 pub struct Sink {
     pub address: SocketAddr,
     received: Arc<AtomicU64>,
@@ -19,7 +20,11 @@ pub struct Sink {
 
 impl Sink {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub fn at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&received);
@@ -40,6 +45,10 @@ fn serve(mut socket: TcpStream, counter: &AtomicU64) {
         return;
     }
     let mut buffer = vec![0; 256 * 1024];
+    if kind[0] == SEND {
+        while socket.write_all(&buffer).is_ok() {}
+        return;
+    }
     while let Ok(n) = socket.read(&mut buffer) {
         if n == 0 || (kind[0] == ECHO && socket.write_all(&buffer[..n]).is_err()) {
             return;
@@ -91,6 +100,27 @@ pub fn bulk(entry: SocketAddr, sink: &Sink, streams: usize, seconds: u64, cpu: i
         sender.join().unwrap();
     }
     (bytes as f64 / took, used / (bytes as f64 / 1e9))
+}
+
+/// Bytes a second that the sink behind `entry` sends here over one connection, from `ramp` on for `time`.
+pub fn drain(entry: SocketAddr, ramp: Duration, time: Duration) -> f64 {
+    let mut socket = TcpStream::connect(entry).unwrap();
+    socket.write_all(&[SEND]).unwrap();
+    let mut buffer = vec![0; 256 * 1024];
+    let begun = Instant::now();
+    let (mut bytes, mut since) = (0, None);
+    loop {
+        let n = socket.read(&mut buffer).unwrap();
+        assert!(n > 0, "the sink ended the stream");
+        if begun.elapsed() < ramp {
+            continue;
+        }
+        let since = since.get_or_insert_with(Instant::now);
+        bytes += n as u64;
+        if since.elapsed() >= time {
+            return bytes as f64 / since.elapsed().as_secs_f64();
+        }
+    }
 }
 
 /// Round trips of one byte, sorted, in microseconds.

@@ -1,4 +1,4 @@
-//! Whole-system measurements, side by side in one run: `bin/bench [tunnel|proxy|replicator] [-o json] [--runs N] [--seconds S]`.
+//! Whole-system measurements, side by side in one run: `bin/bench [tunnel|wan|proxy|replicator] [-o json] [--runs N] [--seconds S]`.
 //!
 //! A figure is a median over alternating runs, with the smallest and the largest, and a ratio to what it is measured against.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
@@ -9,6 +9,7 @@ mod load;
 mod process;
 mod relay;
 mod tunnel;
+mod wan;
 
 #[path = "../../tests/real/bed.rs"]
 #[allow(dead_code, unused_imports)]
@@ -74,6 +75,12 @@ fn main() {
     if args.first().map(String::as_str) == Some("alone") {
         return alone::main(&args[1..]);
     }
+    match args.first().map(String::as_str) {
+        Some("wan-inside") => return wan::inside(&args[1..]),
+        Some("wan-sink") => return wan::sink(&args[1..]),
+        Some("wan-load") => return wan::load(&args[1..]),
+        _ => {}
+    }
     let mut areas = Vec::new();
     let mut json = false;
     let mut effort = Effort { runs: 5, seconds: 3 };
@@ -81,7 +88,7 @@ fn main() {
     while let Some(arg) = rest.next() {
         let mut number = || rest.next().and_then(|n| n.parse().ok()).unwrap_or_else(|| usage(arg));
         match arg.as_str() {
-            "tunnel" | "proxy" | "replicator" => areas.push(arg.as_str()),
+            "tunnel" | "wan" | "proxy" | "replicator" => areas.push(arg.as_str()),
             "-o" | "--output" => json = rest.next().map(String::as_str) == Some("json"),
             "--runs" => effort.runs = number(),
             "--seconds" => effort.seconds = number() as u64,
@@ -89,12 +96,13 @@ fn main() {
         }
     }
     if areas.is_empty() {
-        areas = vec!["tunnel", "proxy", "replicator"];
+        areas = vec!["tunnel", "wan", "proxy", "replicator"];
     }
     let mut figures = Vec::new();
     for area in areas {
         figures.extend(match area {
             "tunnel" => tunnel::run(effort),
+            "wan" => wan::run(effort),
             "proxy" => clusters::proxy(effort),
             _ => clusters::replicator(effort),
         });
@@ -121,7 +129,7 @@ fn main() {
 
 fn usage(what: &str) -> ! {
     eprintln!(
-        "bench: `{what}` is not understood\nusage: bin/bench [tunnel] [proxy] [replicator] [-o json] [--runs N] [--seconds S]"
+        "bench: `{what}` is not understood\nusage: bin/bench [tunnel] [wan] [proxy] [replicator] [-o json] [--runs N] [--seconds S]"
     );
     std::process::exit(2)
 }

@@ -1,0 +1,149 @@
+//! A long way: one stream over an emulated link, beside one plain TCP connection over the same link, in this one run.
+//!
+//! The link is made by a WAN emulator named by `WAN_BIN` (two namespaces `$WAN_A_NS` and `$WAN_B_NS`, delay, rate, loss; it needs
+//! root); without one this area is left out. Data flows from b to a, as from brokers to a consumer.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::{self, Sink};
+use crate::process::Running;
+use crate::{Effort, Figure};
+
+const SINK: u16 = 24_000;
+/// What is left out of a rate.
+const RAMP: Duration = Duration::from_secs(5);
+/// Round trips of one byte beside the bulk.
+const PINGS: usize = 60;
+
+/// What was measured inside.
+#[derive(Debug, Serialize, Deserialize)]
+struct Inside {
+    plain: f64,
+    through: f64,
+    ping_p50: f64,
+    ping_p99: f64,
+}
+
+pub fn run(effort: Effort) -> Vec<Figure> {
+    let Some(emulator) = std::env::var_os("WAN_BIN").map(PathBuf::from).filter(|path| path.exists()) else {
+        eprintln!("bench: WAN_BIN does not name a WAN emulator: the long way is left out");
+        return Vec::new();
+    };
+    let mut figures = Vec::new();
+    for (label, options) in [
+        ("100 ms", &["--rtt", "100ms"][..]),
+        ("200 ms", &["--rtt", "200ms"]),
+        ("100 ms, 0.1 % loss", &["--rtt", "100ms", "--loss", "0.1%"]),
+    ] {
+        let (mut plain, mut through, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..effort.runs.min(3) {
+            let mut command = Command::new(&emulator);
+            command.args(["run", "--a", "lsa", "--b", "lsb", "--rate", "1gbit", "--tcp-buf", "keep", "--cc", "cubic"]);
+            command.args(options).arg("--").arg(std::env::current_exe().unwrap()).arg("wan-inside");
+            command.arg(effort.seconds.max(8).to_string()).stdin(Stdio::null()).stderr(Stdio::inherit());
+            let output = command.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let line = text.lines().find(|line| line.contains("\"ping_p99\"")).expect("a result from inside the link");
+            let inside: Inside = serde_json::from_str(line).unwrap();
+            eprintln!("wan, {label}: {inside:?}");
+            plain.push(inside.plain);
+            through.push(inside.through);
+            p50.push(inside.ping_p50);
+            p99.push(inside.ping_p99);
+        }
+        let plain = Figure::new(format!("one TCP connection (CUBIC), {label}"), "Mbit/s", &plain);
+        figures.push(Figure::new(format!("linkspan, one stream, {label}"), "Mbit/s", &through).against(&plain));
+        figures.push(plain);
+        figures.push(Figure::new(format!("1-byte round trip beside it p50, {label}"), "ms", &p50));
+        figures.push(Figure::new(format!("1-byte round trip beside it p99, {label}"), "ms", &p99));
+    }
+    figures
+}
+
+/// Runs between the two namespaces: starts everything, measures, prints one line.
+pub fn inside(args: &[String]) {
+    let seconds: u64 = args[0].parse().expect("seconds");
+    let name = |variable: &str| std::env::var(variable).expect("run by the emulator");
+    let (a, b, far) = (name("WAN_A_NS"), name("WAN_B_NS"), name("WAN_B_IP"));
+    let me = std::env::current_exe().unwrap();
+    let within = |namespace: &str, program: &Path| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    for namespace in [&a, &b] {
+        let up = Command::new("ip").args(["-n", namespace, "link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+    }
+    let quiet = |mut command: Command| {
+        command.stdout(Stdio::null());
+        Running::start(command)
+    };
+    let sink = quiet({
+        let mut command = within(&b, &me);
+        command.args(["wan-sink", &format!("0.0.0.0:{SINK}")]);
+        command
+    });
+    let measure = |entry: &str| -> (f64, f64, f64) {
+        let mut command = within(&a, &me);
+        let output = command.args(["wan-load", entry, &seconds.to_string()]).output().unwrap();
+        serde_json::from_slice(&output.stdout).expect("a measurement")
+    };
+    let (plain, ..) = measure(&format!("{far}:{SINK}"));
+
+    let program = std::env::var_os("LINKSPAN_BIN")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/linkspan")), PathBuf::from);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("secret"), Command::new(&program).args(["secret", "new"]).output().unwrap().stdout)
+        .unwrap();
+    let exit = format!(
+        "link = \"wan\"\nstate_dir = \"exit\"\n[local]\ncluster = \"far\"\nbootstrap = [\"sink.wan.test:{SINK}\"]\n\
+         [peer]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n[tunnel]\nlisten = \"0.0.0.0:7443\"\nsecret_file = \"secret\"\n\
+         [expose]\nresolve = {{ \"sink.wan.test\" = \"127.0.0.1\" }}\n[proxy]\nmode = \"off\"\n[admin]\nlisten = \"off\"\n"
+    );
+    let entry = format!(
+        "link = \"wan\"\nstate_dir = \"entry\"\n[local]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n\
+         [peer]\ncluster = \"far\"\nbootstrap = [\"sink.wan.test:{SINK}\"]\n[tunnel]\ndial = \"{far}:7443\"\nsecret_file = \"secret\"\n\
+         [proxy]\nmode = \"names\"\ndns_listen = [\"127.0.0.1:5300\"]\naddresses = \"127.77.7.0/24\"\n[admin]\nlisten = \"off\"\n"
+    );
+    let start = |namespace: &str, file: &str, text: &str| {
+        fs::write(dir.path().join(file), text).unwrap();
+        let mut command = within(namespace, &program);
+        command.args(["run", "--config"]).arg(dir.path().join(file));
+        quiet(command)
+    };
+    let processes = [start(&b, "exit.toml", &exit), start(&a, "entry.toml", &entry)];
+    // The bootstrap name is the first to be given an address.
+    let (through, ping_p50, ping_p99) = measure(&format!("127.77.7.1:{SINK}"));
+    drop((processes, sink));
+    println!("{}", serde_json::to_string(&Inside { plain, through, ping_p50, ping_p99 }).unwrap());
+}
+
+/// The far end.
+pub fn sink(args: &[String]) {
+    let _sink = Sink::at(args[0].parse().expect("an address"));
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The near end: what one stream gives after its ramp, in Mbit/s, and what a byte's round trip takes meanwhile, in ms.
+pub fn load(args: &[String]) {
+    let entry: SocketAddr = args[0].parse().expect("an address");
+    let seconds: u64 = args[1].parse().expect("seconds");
+    load::wait_for(entry);
+    let pings = std::thread::spawn(move || {
+        std::thread::sleep(RAMP);
+        load::ping_pong(entry, PINGS)
+    });
+    let rate = load::drain(entry, RAMP, Duration::from_secs(seconds));
+    let took = pings.join().unwrap();
+    let at = |percent: usize| took[took.len() * percent / 100] / 1e3;
+    println!("{}", serde_json::to_string(&(rate * 8.0 / 1e6, at(50), at(99))).unwrap());
+}
