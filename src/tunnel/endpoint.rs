@@ -29,7 +29,7 @@ pub use status::{CarrierStatus, TunnelState, TunnelStatus};
 use super::Offer;
 use super::carrier::{self, Acceptor, CarrierError, Established};
 use super::entry::TunnelDial;
-use super::session::{SLOTS, Session, SessionConfig, Side};
+use super::session::{FIRST_CARRIERS, SLOTS, Session, SessionConfig, Side};
 use crate::config::{Carriers, TunnelAuth, TunnelConfig, TunnelRole};
 use crate::lifecycle::Drain;
 use crate::net::BoxFuture;
@@ -37,8 +37,6 @@ use keyring::Hkdf;
 use shared::Names;
 use supervisor::Connect;
 
-/// Carriers of [`Carriers::Auto`] to begin with.
-const AUTO_CARRIERS: u8 = 2;
 /// Proved carriers that wait to be taken in.
 const ESTABLISHED: usize = 16;
 /// Longest name of a link, in bytes.
@@ -111,7 +109,7 @@ impl Endpoint {
             TunnelRole::Listen(_) => Ways::Listen,
             TunnelRole::Dial(_) => {
                 let (carriers, grow) = match config.carriers {
-                    Carriers::Auto => (AUTO_CARRIERS, true),
+                    Carriers::Auto => (FIRST_CARRIERS, true),
                     Carriers::Fixed(count @ 1..=SLOTS) => (count, false),
                     Carriers::Fixed(count) => return Err(TunnelError::Carriers { count }),
                 };

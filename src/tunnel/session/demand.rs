@@ -5,10 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::SLOTS;
+use super::{FIRST_CARRIERS, SLOTS};
 
-/// Carriers to begin with.
-pub(super) const FIRST: u8 = 2;
 /// Below this round trip a single connection fills what the machine can give.
 pub(super) const LONG_WAY: Duration = Duration::from_millis(5);
 /// Shortest time over which a rate is measured; four round trips where that is longer.
@@ -24,7 +22,7 @@ const FAILURES: u8 = 2;
 /// How long it is left at that.
 const REST: Duration = Duration::from_secs(30);
 
-/// The way's own queue is full when a small frame takes this much longer than it once did, in percent: more carriers only make it longer.
+/// The way's own queue is full when a small frame takes this much longer than the way alone, in percent: more carriers only make it longer.
 const QUEUE: u32 = 60;
 
 /// Measures what is sent, and asks for carriers.
@@ -37,8 +35,6 @@ pub(super) struct Demand {
     /// The first sample with a new number is its ramp.
     ramping: bool,
     failures: u8,
-    /// The shortest round trip seen.
-    floor: Option<Duration>,
     rest_until: Option<Instant>,
 }
 
@@ -52,7 +48,7 @@ struct Sample {
 
 impl Demand {
     pub(super) const fn new() -> Self {
-        Self { want: FIRST, sample: None, before: None, ramping: false, failures: 0, floor: None, rest_until: None }
+        Self { want: FIRST_CARRIERS, sample: None, before: None, ramping: false, failures: 0, rest_until: None }
     }
 
     /// The number of carriers wanted.
@@ -60,33 +56,29 @@ impl Demand {
         self.want
     }
 
-    /// A carrier pulled: `filled` when there was more than it could take, `bytes` all that was ever sent, `rtt` the best round
-    /// trip, `express` that of the carrier which has no bulk, `healthy` the carriers that serve. True when a sample is complete.
+    /// A carrier pulled: `filled` when there was more than it could take, `bytes` all that was ever sent, `way` the shortest
+    /// round trip, `express` the present one of the carrier which has no bulk, `healthy` the carriers that serve. True when a sample is complete.
     pub(super) fn on_pull(
         &mut self,
         now: Instant,
         filled: bool,
         bytes: u64,
-        rtt: Duration,
+        way: Duration,
         express: Option<Duration>,
         healthy: usize,
     ) -> bool {
-        let floor = self.floor.map_or(rtt, |floor| floor.min(rtt));
-        if !rtt.is_zero() {
-            self.floor = Some(floor);
-        }
-        let full = express.is_some_and(|rtt| rtt > floor + floor * QUEUE / 100);
+        let full = express.is_some_and(|rtt| rtt > way + way * QUEUE / 100);
         let fresh = Sample { since: now, bytes, pulls: 0, filled: 0 };
         let sample = self.sample.get_or_insert(fresh);
         sample.pulls += 1;
         sample.filled += u32::from(filled);
         let elapsed = now.saturating_duration_since(sample.since);
-        if elapsed < SAMPLE.max(rtt.saturating_mul(4)) {
+        if elapsed < SAMPLE.max(way.saturating_mul(4)) {
             return false;
         }
         let done = std::mem::replace(sample, fresh);
         let rate = (u128::from(bytes - done.bytes) * 1_000_000 / elapsed.as_micros().max(1)) as u64;
-        let limited = done.pulls >= PULLS && done.filled * 100 >= done.pulls * FILLED && rtt >= LONG_WAY && !full;
+        let limited = done.pulls >= PULLS && done.filled * 100 >= done.pulls * FILLED && way >= LONG_WAY && !full;
         self.judge(now, rate, limited, healthy);
         true
     }

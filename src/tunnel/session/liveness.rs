@@ -33,6 +33,7 @@ pub(super) struct Liveness {
     seq: u64,
     pending: Option<(u64, Instant)>,
     srtt: Option<Duration>,
+    shortest: Option<Duration>,
     suspect: bool,
 }
 
@@ -58,6 +59,7 @@ impl Liveness {
             seq: 0,
             pending: None,
             srtt: None,
+            shortest: None,
             suspect: false,
         }
     }
@@ -83,6 +85,7 @@ impl Liveness {
         {
             self.pending = None;
             let sample = now.saturating_duration_since(at);
+            self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
             self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         }
     }
@@ -90,6 +93,11 @@ impl Liveness {
     /// Smoothed round trip.
     pub(super) const fn rtt(&self) -> Option<Duration> {
         self.srtt
+    }
+
+    /// Shortest round trip so far: the way without its queues.
+    pub(super) const fn shortest(&self) -> Option<Duration> {
+        self.shortest
     }
 
     pub(super) const fn is_suspect(&self) -> bool {
@@ -171,7 +179,7 @@ mod tests {
         assert_eq!(live.poll(start), Some(Due::Ping(1)));
         live.on_heard(start + ms(40));
         live.on_pong(start + ms(40), 1);
-        assert_eq!(live.rtt(), Some(ms(40)));
+        assert_eq!((live.rtt(), live.shortest()), (Some(ms(40)), Some(ms(40))));
         assert_eq!(live.next(), (start + ms(2000), "ping"));
         assert_eq!(live.poll(start + ms(2000)), Some(Due::Ping(2)));
         assert_eq!(live.next(), (start + ms(3000), "suspect"));

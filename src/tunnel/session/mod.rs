@@ -64,6 +64,8 @@ use window::Budget;
 
 /// Number of carrier slots.
 pub const SLOTS: u8 = 16;
+/// Carriers to begin with where their number follows the need.
+pub const FIRST_CARRIERS: u8 = 2;
 /// Delay of an acknowledgement that is not due by amount.
 const ACK_DELAY: Duration = Duration::from_millis(25);
 /// How long a stream that nobody reads any more may stay half-open.
@@ -284,7 +286,7 @@ impl Session {
             opens,
             events: VecDeque::new(),
             demand: Demand::new(),
-            wanted: demand::FIRST,
+            wanted: FIRST_CARRIERS,
             counters: Counters::default(),
             armed: None,
         }
@@ -358,6 +360,11 @@ impl Session {
     /// Best round trip of the attached carriers.
     fn rtt(&self) -> Duration {
         self.carriers.values().filter(|c| c.carries()).filter_map(|c| c.live.rtt()).min().unwrap_or_default()
+    }
+
+    /// Shortest round trip of the attached carriers: how long the way is, whatever waits on it now.
+    fn way(&self) -> Duration {
+        self.carriers.values().filter(|c| c.carries()).filter_map(|c| c.live.shortest()).min().unwrap_or_default()
     }
 
     /// Takes no new streams from now on and tells the peer.

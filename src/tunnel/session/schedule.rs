@@ -131,7 +131,7 @@ impl Session {
 
     /// Whether bulk goes over all carriers alike.
     fn stripes(&self) -> bool {
-        self.rtt() >= LONG_WAY
+        self.way() >= LONG_WAY
     }
 
     /// Wakes a helper when a stream's home is stuck, or has enough to do.
@@ -188,7 +188,7 @@ impl Session {
     fn weigh(&mut self, now: Instant, id: CarrierId, filled: bool) {
         let healthy = self.carriers.values().filter(|carrier| carrier.is_healthy()).count();
         let express = self.express().and_then(|id| self.carrier_rtt(id));
-        if !self.demand.on_pull(now, filled, self.counters.bytes_out, self.rtt(), express, healthy) {
+        if !self.demand.on_pull(now, filled, self.counters.bytes_out, self.way(), express, healthy) {
             return;
         }
         let carriers = self.demand.want();

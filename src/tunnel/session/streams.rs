@@ -135,7 +135,7 @@ impl Session {
         }
         let open = self.streams.len();
         let limit = self.config.streams;
-        let first = self.budget.first(self.rtt());
+        let first = self.budget.first(self.way());
         let Some(incarnation) = &mut self.incarnation else {
             return Err(OpenError::NotConnected);
         };
@@ -181,7 +181,7 @@ impl Session {
         let Ok(sid) = self.present(id) else {
             return false;
         };
-        let first = self.budget.first(self.rtt());
+        let first = self.budget.first(self.way());
         let Some(stream) = self.streams.get_mut(&sid) else {
             return false;
         };

@@ -95,7 +95,7 @@ impl Budget {
     /// The most that one stream's window may be now, its present target being `target`.
     pub(super) fn most(&self, target: u64) -> u64 {
         let left = self.half.saturating_sub(self.promised);
-        let most = MOST.min(self.half / 2);
+        let most = MOST.min(self.half / 4);
         if left == 0 { target.min(most) } else { target.saturating_add(left).min(most) }.max(LEAST)
     }
 
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_tight_budget_leaves_each_stream_a_little() {
         let mut budget = Budget::new(64 << 20);
-        assert_eq!(budget.most(FIRST), 16 << 20);
+        assert_eq!(budget.most(FIRST), 8 << 20);
         assert_eq!(budget.first(Duration::from_millis(200)), 2 << 20);
         budget.promised = 32 << 20;
         assert_eq!(budget.first(Duration::from_millis(200)), LEAST);
