@@ -4,7 +4,7 @@
 //! and acts on them after releasing it, so that nobody is woken into a lock that is held.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     offers: mpsc::Sender<Box<dyn Offer>>,
     pub(super) names: Names,
     pub(super) congestion: Congestion,
+    /// It was said that the kernel lacks it: once is enough, carriers come and go.
+    without_congestion: AtomicBool,
     /// Listening side, once bound.
     pub(super) accept: OnceLock<AcceptStatusReader>,
 }
@@ -153,6 +155,7 @@ impl Shared {
             offers,
             names,
             congestion,
+            without_congestion: AtomicBool::new(false),
             accept: OnceLock::new(),
         })
     }
@@ -279,7 +282,10 @@ impl Shared {
         };
         match socket2::SockRef::from(socket).set_tcp_congestion(name.as_bytes()) {
             Ok(()) => debug!(link = self.names.link, name, ?rtt, "congestion control chosen"),
-            Err(error) if matches!(self.congestion, Congestion::Named(_)) => {
+            Err(error)
+                if matches!(self.congestion, Congestion::Named(_))
+                    && !self.without_congestion.swap(true, Ordering::Relaxed) =>
+            {
                 warn!(link = self.names.link, name, %error, "[tunnel] congestion is not to be had here: `sysctl net.ipv4.tcp_available_congestion_control` lists what is");
             }
             // Many kernels have it as a module that only root loads: the system's own is not wrong.
