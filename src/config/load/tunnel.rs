@@ -48,7 +48,10 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Tunnel
             reader.default("tunnel.carriers", "\"auto\"");
             Some(Carriers::Auto)
         }
-        Some(node) if node.is_str() => node.word(reader, &["auto"]).map(|_| Carriers::Auto),
+        Some(node) if node.is_str() => node.parse(reader, "\"auto\", or a number from 1 to 16", |text| match text {
+            "auto" => Ok(Carriers::Auto),
+            _ => Err(format!("`{text}` is not known")),
+        }),
         Some(node) => {
             let count = node.int(reader, 1..=16).and_then(|n| u8::try_from(n).ok());
             if matches!(role, Some(TunnelRole::Listen(_))) {
