@@ -24,7 +24,7 @@ const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const BAD_RECORD_MAC: u8 = 20;
-/// Records under one key: an eighth of what RFC 8446, section 5.5 allows AES-GCM, at most 34 GB.
+/// Records under one key, at most 34 GB: less than a tenth of the 2^24.5 that RFC 8446, section 5.5 allows AES-GCM.
 const MOST_RECORDS: u64 = 1 << 21;
 
 /// Both directions of one carrier.
@@ -199,8 +199,16 @@ impl Protect for TlsRecords {
 mod tests {
     use super::*;
 
-    /// RFC 8448, section 3, "server handshake traffic keys" and its first protected record would need rustls' handshake bytes; the
-    /// application record of the same trace needs only its keys.
+    fn records(key: &[u8], iv: [u8; 12], sent: u64) -> TlsRecords {
+        let direction = |sequence| {
+            let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).expect("16 bytes"));
+            Direction { key, iv, sequence }
+        };
+        let (send, receive) = (direction(sent), direction(0));
+        TlsRecords { send, receive, closed: false, peer_closed: false, owed: Vec::new() }
+    }
+
+    /// RFC 8448, section 3: the client's application traffic key, and its one record of data.
     #[test]
     fn the_application_record_of_rfc_8448_opens_and_is_sealed_alike() {
         let hex = |text: &str| -> Vec<u8> {
@@ -210,20 +218,9 @@ mod tests {
                 .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex"))
                 .collect()
         };
-        let direction = |sequence| {
-            let key = UnboundKey::new(&AES_128_GCM, &hex("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51"));
-            Direction {
-                key: LessSafeKey::new(key.expect("16 bytes")),
-                iv: hex("5b 78 92 3d ee 08 57 90 33 e5 23 d9").try_into().expect("12 bytes"),
-                sequence,
-            }
-        };
-        let both = || TlsRecords {
-            send: direction(0),
-            receive: direction(0),
-            closed: false,
-            peer_closed: false,
-            owed: Vec::new(),
+        let both = || {
+            let iv = hex("5b 78 92 3d ee 08 57 90 33 e5 23 d9").try_into().expect("12 bytes");
+            records(&hex("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51"), iv, 0)
         };
         let record = hex("17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe
             82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19 a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a
@@ -239,15 +236,7 @@ mod tests {
 
     #[test]
     fn a_worn_key_seals_no_more() {
-        let key = || LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes"));
-        let direction = |sequence| Direction { key: key(), iv: [0; 12], sequence };
-        let mut records = TlsRecords {
-            send: direction(MOST_RECORDS - 1),
-            receive: direction(0),
-            closed: false,
-            peer_closed: false,
-            owed: Vec::new(),
-        };
+        let mut records = records(&[7; 16], [0; 12], MOST_RECORDS - 1);
         let mut out = Vec::new();
         records.seal(&[b"last"], &mut out).expect("one is left");
         assert!(matches!(records.seal(&[b"more"], &mut out), Err(CarrierError::WornKey { records: MOST_RECORDS })));
