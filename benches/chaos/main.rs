@@ -8,6 +8,8 @@ mod endpoints;
 mod traffic;
 mod wire;
 
+#[path = "../whole/pair.rs"]
+mod pair;
 #[path = "../whole/process.rs"]
 #[allow(dead_code)]
 mod process;
@@ -85,6 +87,9 @@ fn main() {
     }
 }
 
+/// Longest wait for the first byte after a heal.
+const HEAL: Duration = Duration::from_secs(60);
+
 /// What each scenario does to the wire, and what it measures.
 async fn run(scenario: &str, transport: &'static str, options: &Options) -> Outcome {
     let traffic = Traffic::start(options.streams).await;
@@ -125,7 +130,7 @@ async fn run(scenario: &str, transport: &'static str, options: &Options) -> Outc
                 let before = traffic.received();
                 wire.heal();
                 let healed = Instant::now();
-                while traffic.received() == before {
+                while traffic.received() == before && healed.elapsed() < HEAL {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 waits.push(healed.elapsed().as_secs_f64());

@@ -6,6 +6,7 @@
 mod alone;
 mod clusters;
 mod load;
+mod pair;
 mod process;
 mod relay;
 mod tunnel;

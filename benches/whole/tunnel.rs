@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::load::{Sink, bulk, ping_pong, wait_for};
+use crate::pair::{self, Pair};
 use crate::process::{Running, cpu_seconds, family};
 use crate::{Effort, Figure};
 
@@ -107,53 +108,18 @@ fn relay(name: &'static str, port: u16, buffer: usize, sink: &Sink) -> Path2 {
 }
 
 fn linkspan(name: &'static str, transport: &str, port: u16, net: u8, dir: &Path, sink: &Sink) -> Path2 {
-    let program = std::env::var_os("LINKSPAN_BIN")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/linkspan")), PathBuf::from);
     let dir = dir.join(transport);
-    fs::create_dir_all(&dir).unwrap();
-    let auth = |own: &str, peer: &str| {
-        if transport == "noise" {
-            "secret_file = \"secret\"".to_owned()
-        } else {
-            format!(
-                "tls = {{ cert = \"certs/{own}.crt\", key = \"certs/{own}.key\", ca = \"certs/ca.crt\", peer = \"{peer}.linkspan\" }}"
-            )
-        }
-    };
-    if transport == "noise" {
-        let made = Command::new(&program).args(["secret", "new"]).output().unwrap();
-        fs::write(dir.join("secret"), made.stdout).unwrap();
-    } else {
-        assert!(
-            Command::new(&program).args(["certs", "--dir"]).arg(dir.join("certs")).output().unwrap().status.success()
-        );
-    }
-    let target = sink.address.port();
-    let exit = format!(
-        "link = \"bench\"\nstate_dir = \"exit\"\n[local]\ncluster = \"far\"\nbootstrap = [\"sink.bench.test:{target}\"]\n\
-         [peer]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n[tunnel]\nlisten = \"127.0.0.1:{port}\"\n{}\n\
-         [expose]\nresolve = {{ \"sink.bench.test\" = \"127.0.0.1\" }}\n[proxy]\nmode = \"off\"\n[admin]\nlisten = \"off\"\n",
-        auth("source", "destination")
-    );
-    let entry = format!(
-        "link = \"bench\"\nstate_dir = \"entry\"\n[local]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n\
-         [peer]\ncluster = \"far\"\nbootstrap = [\"sink.bench.test:{target}\"]\n[tunnel]\ndial = \"127.0.0.1:{port}\"\n{}\n\
-         [proxy]\nmode = \"names\"\ndns_listen = [\"127.0.0.1:{}\"]\naddresses = \"127.77.{net}.0/24\"\n[admin]\nlisten = \"off\"\n",
-        auth("destination", "source"),
-        port + 5
-    );
-    let start = |file: &str, text: &str| {
-        fs::write(dir.join(file), text).unwrap();
-        let mut command = quiet(&program);
-        command
-            .args(["run", "--config"])
-            .arg(dir.join(file))
-            .stderr(fs::File::create(dir.join(format!("{file}.log"))).unwrap());
+    let address = format!("127.0.0.1:{port}");
+    let sink = sink.address.port();
+    let pair = Pair { transport, sink, listen: address.clone(), dial: address, dialling: "", dns: port + 5, net };
+    pair.write(&dir);
+    let start = |side: &str| {
+        let mut command = quiet(pair::program());
+        command.args(["run", "--config"]).arg(dir.join(format!("{side}.toml")));
+        command.stderr(fs::File::create(dir.join(format!("{side}.log"))).unwrap());
         Running::start(command)
     };
-    let processes = vec![start("exit.toml", &exit), start("entry.toml", &entry)];
-    // The bootstrap name is the first to be given an address.
-    Path2 { name, entry: SocketAddr::from(([127, 77, net, 1], target)), processes }
+    Path2 { name, entry: pair.entry(), processes: vec![start("exit"), start("entry")] }
 }
 
 fn openssh(port: u16, dir: &Path, sink: &Sink) -> Option<Path2> {

@@ -3,7 +3,6 @@
 //! The link is made by a WAN emulator named by `WAN_BIN` (two namespaces `$WAN_A_NS` and `$WAN_B_NS`, delay, rate, loss; it needs
 //! root); without one this area is left out. Data flows from b to a, as from brokers to a consumer.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::load::{self, Sink};
+use crate::pair::{self, Pair};
 use crate::process::Running;
 use crate::{Effort, Figure};
 
@@ -97,30 +97,24 @@ pub fn inside(args: &[String]) {
     };
     let (plain, ..) = measure(&format!("{far}:{SINK}"));
 
-    let program = std::env::var_os("LINKSPAN_BIN")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/linkspan")), PathBuf::from);
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("secret"), Command::new(&program).args(["secret", "new"]).output().unwrap().stdout)
-        .unwrap();
-    let exit = format!(
-        "link = \"wan\"\nstate_dir = \"exit\"\n[local]\ncluster = \"far\"\nbootstrap = [\"sink.wan.test:{SINK}\"]\n\
-         [peer]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n[tunnel]\nlisten = \"0.0.0.0:7443\"\nsecret_file = \"secret\"\n\
-         [expose]\nresolve = {{ \"sink.wan.test\" = \"127.0.0.1\" }}\n[proxy]\nmode = \"off\"\n[admin]\nlisten = \"off\"\n"
-    );
-    let entry = format!(
-        "link = \"wan\"\nstate_dir = \"entry\"\n[local]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n\
-         [peer]\ncluster = \"far\"\nbootstrap = [\"sink.wan.test:{SINK}\"]\n[tunnel]\ndial = \"{far}:7443\"\nsecret_file = \"secret\"\n\
-         [proxy]\nmode = \"names\"\ndns_listen = [\"127.0.0.1:5300\"]\naddresses = \"127.77.7.0/24\"\n[admin]\nlisten = \"off\"\n"
-    );
-    let start = |namespace: &str, file: &str, text: &str| {
-        fs::write(dir.path().join(file), text).unwrap();
-        let mut command = within(namespace, &program);
+    let pair = Pair {
+        transport: "noise",
+        sink: SINK,
+        listen: "0.0.0.0:7443".to_owned(),
+        dial: format!("{far}:7443"),
+        dialling: "",
+        dns: 5300,
+        net: 7,
+    };
+    pair.write(dir.path());
+    let start = |namespace: &str, file: &str| {
+        let mut command = within(namespace, &pair::program());
         command.args(["run", "--config"]).arg(dir.path().join(file));
         quiet(command)
     };
-    let processes = [start(&b, "exit.toml", &exit), start(&a, "entry.toml", &entry)];
-    // The bootstrap name is the first to be given an address.
-    let (through, ping_p50, ping_p99) = measure(&format!("127.77.7.1:{SINK}"));
+    let processes = [start(&b, "exit.toml"), start(&a, "entry.toml")];
+    let (through, ping_p50, ping_p99) = measure(&pair.entry().to_string());
     drop((processes, sink));
     println!("{}", serde_json::to_string(&Inside { plain, through, ping_p50, ping_p99 }).unwrap());
 }
