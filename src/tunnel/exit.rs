@@ -1,7 +1,7 @@
 //! Where streams leave the tunnel: each offer is held against the policy, resolved, dialled and relayed.
 //!
 //! Rules kept here: a refused target costs no look-up and no dial; the entry hears the very error that the dial met; dials and
-//! streams in progress are bounded.
+//! streams in progress are bounded; a stream whose target is no longer allowed is cut at once, and no other.
 
 mod resolve;
 mod status;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
@@ -23,7 +23,7 @@ use super::Offer;
 use super::policy::{Allowed, Policy, RuleError, may_dial};
 use crate::config::{ExposeConfig, TunnelLimits};
 use crate::lifecycle::Drain;
-use crate::net::{DialError, HostPort, copy, tcp};
+use crate::net::{DialError, HostPort, Stream, copy, tcp};
 
 /// Longest time from an offer to its stream: waiting for a place, the look-up, and all addresses together.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -44,6 +44,29 @@ struct Shared {
     counters: Counters,
     dials: Semaphore,
     deadline: Duration,
+}
+
+/// Changes the rules of an exit that runs.
+#[derive(Clone)]
+pub struct ExitRules(Arc<Shared>);
+
+impl ExitRules {
+    /// Puts `expose` in the place of the present rules; streams to targets that are no longer allowed are reset.
+    ///
+    /// # Errors
+    /// [`ExitError::Rules`]; nothing is changed then.
+    pub fn replace(&self, expose: &ExposeConfig) -> Result<(), ExitError> {
+        Policy::new(&expose.allow, &[]).map_err(ExitError::Rules)?;
+        // Setting the rules has each stream looked at again: the addresses must be there by then.
+        self.0.names.set_fixed(&expose.resolve);
+        self.0.policy.set_written(&expose.allow).map_err(ExitError::Rules)
+    }
+}
+
+impl std::fmt::Debug for ExitRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.policy.fmt(f)
+    }
 }
 
 /// Why an exit cannot be built.
@@ -79,6 +102,12 @@ impl Exit {
         Arc::clone(&self.shared.policy)
     }
 
+    /// The rules, for changing what the operator wrote.
+    #[must_use]
+    pub fn rules(&self) -> ExitRules {
+        ExitRules(Arc::clone(&self.shared))
+    }
+
     /// A reader of its counters, for the status.
     #[must_use]
     pub fn status(&self) -> ExitStatusReader {
@@ -97,6 +126,7 @@ impl Exit {
             };
             let Some(offer) = offer else { return };
             let target = offer.target().clone();
+            let changes = self.shared.policy.changes();
             let Some(why) = self.shared.policy.decide(&target) else {
                 self.shared.refuse(offer, &DialError::NotAllowed { target });
                 continue;
@@ -108,7 +138,7 @@ impl Exit {
             };
             let shared = Arc::clone(&self.shared);
             drain.spawn(async move {
-                shared.serve(offer, &target, why).await;
+                shared.serve(offer, &target, why, changes).await;
                 drop(place);
             });
         }
@@ -116,17 +146,51 @@ impl Exit {
 }
 
 impl Shared {
-    async fn serve(&self, offer: Box<dyn Offer>, target: &HostPort, why: Allowed) {
+    async fn serve(&self, offer: Box<dyn Offer>, target: &HostPort, why: Allowed, mut changes: watch::Receiver<u64>) {
         let socket = match self.dial(target, why).await {
             Ok(socket) => socket,
             Err(error) => return self.refuse(offer, &error),
         };
+        let address = socket.peer_addr().map(|address| address.ip());
+        let allowed = || address.as_ref().is_ok_and(|address| self.still_allows(target, *address));
+        // The rules may have changed during the dial.
+        if changes.has_changed().is_ok_and(|changed| changed) && !allowed() {
+            return self.refuse(offer, &DialError::NotAllowed { target: target.clone() });
+        }
         let _open = self.counters.opened();
         let mut upstream = tcp::TcpConn::new(socket);
         let mut stream = offer.accept();
-        let relayed = copy::relay(stream.as_mut(), &mut upstream).await;
+        let forbidden = async {
+            while changes.changed().await.is_ok() {
+                if !allowed() {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        let relayed = tokio::select! {
+            relayed = copy::relay(stream.as_mut(), &mut upstream) => relayed,
+            () = forbidden => {
+                // Their kernels hear of it at once; what is under way is not delivered.
+                stream.reset();
+                Stream::reset(&mut upstream);
+                if let Some(more) = self.counters.cut(target) {
+                    warn!(%target, more, "stream cut: its target is no longer allowed");
+                }
+                return;
+            }
+        };
         self.counters.carried(relayed.a_to_b, relayed.b_to_a);
         debug!(%target, to_target = relayed.a_to_b, from_target = relayed.b_to_a, end = ?relayed.end, "stream ended");
+    }
+
+    /// Whether `target` may still be reached at `address`, where it was dialled.
+    fn still_allows(&self, target: &HostPort, address: IpAddr) -> bool {
+        let Some(why) = self.policy.decide(target) else {
+            return false;
+        };
+        let written = self.names.fixed(target.host()).is_some_and(|fixed| fixed.contains(&address));
+        written || may_dial(target, why, address)
     }
 
     fn refuse(&self, offer: Box<dyn Offer>, error: &DialError) {
@@ -154,7 +218,7 @@ impl Shared {
             return Ok(vec![ip]);
         }
         if let Some(fixed) = self.names.fixed(target.host()) {
-            return Ok(fixed.to_vec());
+            return Ok(fixed);
         }
         let found = self
             .names

@@ -22,10 +22,16 @@ pub const MOST_ADVERTISED: usize = 16_384;
 #[derive(Debug)]
 pub struct Policy {
     bootstrap: HashSet<HostPort>,
-    exact: HashSet<HostPort>,
-    patterns: Vec<Pattern>,
+    written: RwLock<Written>,
     advertised: RwLock<Arc<HashSet<HostPort>>>,
     generation: watch::Sender<u64>,
+}
+
+/// What the operator wrote.
+#[derive(Debug, Default)]
+struct Written {
+    exact: HashSet<HostPort>,
+    patterns: Vec<Pattern>,
 }
 
 /// Why a target is allowed.
@@ -122,27 +128,23 @@ impl Policy {
     /// # Errors
     /// All rules that are none, each with its text.
     pub fn new(allow: &[String], bootstrap: &[HostPort]) -> Result<Self, Vec<RuleError>> {
-        let (mut exact, mut patterns, mut wrong) = (HashSet::new(), Vec::new(), Vec::new());
-        for rule in allow {
-            match rule.parse::<Pattern>() {
-                Ok(Pattern { host: Host::Exact(host), port: Some(port) }) => match HostPort::new(&host, port) {
-                    Ok(target) => _ = exact.insert(target),
-                    Err(error) => wrong.push(error.into()),
-                },
-                Ok(pattern) => patterns.push(pattern),
-                Err(error) => wrong.push(error),
-            }
-        }
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
         Ok(Self {
             bootstrap: bootstrap.iter().cloned().collect(),
-            exact,
-            patterns,
+            written: RwLock::new(Written::read(allow)?),
             advertised: RwLock::default(),
             generation: watch::Sender::new(0),
         })
+    }
+
+    /// Puts other rules of the operator in the place of the present ones.
+    ///
+    /// # Errors
+    /// As [`Policy::new`]; the present rules stay then.
+    pub fn set_written(&self, allow: &[String]) -> Result<(), Vec<RuleError>> {
+        let new = Written::read(allow)?;
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.generation.send_modify(|generation| *generation += 1);
+        Ok(())
     }
 
     /// Decides by the target's text alone; `None` is a refusal.
@@ -150,11 +152,8 @@ impl Policy {
     pub fn decide(&self, target: &HostPort) -> Option<Allowed> {
         if self.bootstrap.contains(target) {
             Some(Allowed::Bootstrap)
-        } else if self.exact.contains(target) {
-            Some(Allowed::Listed)
-        } else if let Some(pattern) = self.patterns.iter().find(|p| p.matches(target)) {
-            // `host:*` names its host as plainly as `host:9092` does.
-            Some(if matches!(pattern.host, Host::Exact(_)) { Allowed::Listed } else { Allowed::Pattern })
+        } else if let Some(why) = self.written.read().unwrap_or_else(PoisonError::into_inner).decide(target) {
+            Some(why)
         } else if self.advertised().contains(target) && target.ip().is_none_or(is_ordinary) {
             Some(Allowed::Advertised)
         } else {
@@ -183,6 +182,32 @@ impl Policy {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+}
+
+impl Written {
+    fn read(allow: &[String]) -> Result<Self, Vec<RuleError>> {
+        let (mut written, mut wrong) = (Self::default(), Vec::new());
+        for rule in allow {
+            match rule.parse::<Pattern>() {
+                Ok(Pattern { host: Host::Exact(host), port: Some(port) }) => match HostPort::new(&host, port) {
+                    Ok(target) => _ = written.exact.insert(target),
+                    Err(error) => wrong.push(error.into()),
+                },
+                Ok(pattern) => written.patterns.push(pattern),
+                Err(error) => wrong.push(error),
+            }
+        }
+        if wrong.is_empty() { Ok(written) } else { Err(wrong) }
+    }
+
+    fn decide(&self, target: &HostPort) -> Option<Allowed> {
+        if self.exact.contains(target) {
+            return Some(Allowed::Listed);
+        }
+        let pattern = self.patterns.iter().find(|p| p.matches(target))?;
+        // `host:*` names its host as plainly as `host:9092` does.
+        Some(if matches!(pattern.host, Host::Exact(_)) { Allowed::Listed } else { Allowed::Pattern })
     }
 }
 
@@ -283,6 +308,21 @@ mod tests {
         policy.set_advertised(Vec::new());
         assert_eq!(policy.decide(&broker), None);
         assert_eq!(*changes.borrow_and_update(), 2);
+    }
+
+    #[test]
+    fn rules_are_replaced_whole_or_not_at_all() {
+        let policy = policy(&["b1.example:9092"]);
+        let mut changes = policy.changes();
+        policy.set_written(&["*:9092".to_owned(), "b2.example:9092".to_owned()]).expect_err("one is no rule");
+        assert_eq!(policy.decide(&target("b1.example:9092")), Some(Allowed::Listed));
+        assert!(!changes.has_changed().expect("the policy lives"));
+        policy.set_written(&["b2.example:9092".to_owned()]).expect("rules");
+        assert!(changes.has_changed().expect("the policy lives"));
+        assert_eq!(*changes.borrow_and_update(), 1);
+        assert_eq!(policy.decide(&target("b1.example:9092")), None);
+        assert_eq!(policy.decide(&target("b2.example:9092")), Some(Allowed::Listed));
+        assert_eq!(policy.decide(&target("b0.orange.example:9092")), Some(Allowed::Bootstrap));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -20,7 +21,7 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// The table and the resolvers.
 pub(super) struct Names {
-    fixed: HashMap<String, Vec<IpAddr>>,
+    fixed: RwLock<HashMap<String, Vec<IpAddr>>>,
     /// For IPv4 and IPv6, or why there are none.
     resolvers: Result<[TokioResolver; 2], String>,
 }
@@ -51,14 +52,17 @@ impl Names {
             warn!(%error, "the system's resolver configuration is of no use: names need [expose.resolve]");
             format!("/etc/resolv.conf is of no use: {error}")
         });
-        let plain = |name: &String| name.trim_end_matches('.').to_ascii_lowercase();
-        let fixed = fixed.iter().map(|(name, addresses)| (plain(name), addresses.clone())).collect();
-        Self { fixed, resolvers }
+        Self { fixed: RwLock::new(table(fixed)), resolvers }
+    }
+
+    /// Puts another table of the operator in the place of the present one.
+    pub(super) fn set_fixed(&self, fixed: &BTreeMap<String, Vec<IpAddr>>) {
+        *self.fixed.write().unwrap_or_else(PoisonError::into_inner) = table(fixed);
     }
 
     /// The operator's own addresses of `name`, which is in lower case and without a final dot.
-    pub(super) fn fixed(&self, name: &str) -> Option<&[IpAddr]> {
-        self.fixed.get(name).map(Vec::as_slice)
+    pub(super) fn fixed(&self, name: &str) -> Option<Vec<IpAddr>> {
+        self.fixed.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Asks `/etc/hosts` and DNS; the error is a text for [`crate::net::DialError::NoSuchName`].
@@ -69,6 +73,12 @@ impl Names {
             Missing::Failed(why) => why,
         })
     }
+}
+
+/// Names in lower case and without a final dot.
+fn table(fixed: &BTreeMap<String, Vec<IpAddr>>) -> HashMap<String, Vec<IpAddr>> {
+    let plain = |name: &String| name.trim_end_matches('.').to_ascii_lowercase();
+    fixed.iter().map(|(name, addresses)| (plain(name), addresses.clone())).collect()
 }
 
 async fn ask(resolver: &TokioResolver, name: &str) -> Found {

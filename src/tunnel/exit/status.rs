@@ -27,6 +27,8 @@ pub struct ExitStatus {
     pub bytes_from_targets: u64,
     /// Streams refused, by reason: `not_allowed`, `no_such_name`, `refused`, `unreachable`, `timed_out`, `limit`, `tunnel_down`.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Streams cut because their targets were no longer allowed.
+    pub cut: u64,
     /// The last refused targets, the newest first; each once. At most 16.
     pub last_refused: Vec<RefusedTarget>,
 }
@@ -70,6 +72,7 @@ pub(super) struct Counters {
     total: AtomicU64,
     to_targets: AtomicU64,
     from_targets: AtomicU64,
+    cut: AtomicU64,
     refusals: Mutex<Refusals>,
 }
 
@@ -106,6 +109,12 @@ impl Counters {
         self.from_targets.fetch_add(from_target, Ordering::Relaxed);
     }
 
+    /// Counts a stream cut for new rules. `Some(n)` when a line is to be written now, with `n` held back before it.
+    pub(super) fn cut(&self, target: &HostPort) -> Option<u64> {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+        self.refused(target, &DialError::NotAllowed { target: target.clone() })
+    }
+
     /// Counts a refusal. `Some(n)` when a line is to be written now, with `n` of the same reason held back before it.
     pub(super) fn refused(&self, target: &HostPort, error: &DialError) -> Option<u64> {
         let now = Instant::now();
@@ -139,6 +148,7 @@ impl Counters {
             total: self.total.load(Ordering::Relaxed),
             bytes_to_targets: self.to_targets.load(Ordering::Relaxed),
             bytes_from_targets: self.from_targets.load(Ordering::Relaxed),
+            cut: self.cut.load(Ordering::Relaxed),
             refused: refusals.by_reason.iter().map(|(name, reason)| (*name, reason.count)).collect(),
             last_refused: refusals.last.iter().map(told).collect(),
         }

@@ -32,17 +32,22 @@ struct Running {
     offers: mpsc::Sender<Box<dyn Offer>>,
     status: ExitStatusReader,
     policy: Arc<Policy>,
+    rules: ExitRules,
 }
 
 fn run(allow: &[&str], resolve: &[(&str, &str)], limits: &TunnelLimits) -> Running {
     let resolve: BTreeMap<_, _> =
         resolve.iter().map(|(name, ip)| ((*name).to_owned(), vec![ip.parse().expect("ip")])).collect();
-    let expose = ExposeConfig { allow: allow.iter().map(|&s| s.to_owned()).collect(), resolve };
+    let expose = ExposeConfig { allow: texts(allow), resolve };
     let exit = Exit::new(&expose, &[], limits).expect("rules");
     let (offers, receiver) = mpsc::channel(8);
-    let (status, policy) = (exit.status(), exit.policy());
+    let (status, policy, rules) = (exit.status(), exit.policy(), exit.rules());
     tokio::spawn(exit.run(receiver, Drain::new()));
-    Running { offers, status, policy }
+    Running { offers, status, policy, rules }
+}
+
+fn texts(rules: &[&str]) -> Vec<String> {
+    rules.iter().map(|&rule| rule.to_owned()).collect()
 }
 
 impl Running {
@@ -110,6 +115,58 @@ async fn what_is_not_allowed_is_refused_without_a_dial() {
     let status = exit.status.snapshot();
     assert_eq!(status.refused, BTreeMap::from([("not_allowed", 1)]));
     assert_eq!(status.last_refused[0].target, target);
+}
+
+#[tokio::test]
+async fn new_rules_cut_what_they_forbid_and_nothing_else() {
+    let (kept, gone) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let port = |broker: &TcpListener| broker.local_addr().unwrap().port();
+    let (kept_rule, gone_rule) = (format!("127.0.0.1:{}", port(&kept)), format!("gone.orange.test:{}", port(&gone)));
+    let named = [("gone.orange.test", "127.0.0.1")];
+    let exit = run(&[&kept_rule, &gone_rule], &named, &TunnelLimits::default());
+    let (mut kept_far, _answer) = exit.offer(&kept_rule).await;
+    let (mut gone_far, _answer) = exit.offer(&gone_rule).await;
+    let (mut kept_broker, _) = kept.accept().await.unwrap();
+    let (mut gone_broker, _) = gone.accept().await.unwrap();
+    for (far, broker) in [(&mut kept_far, &mut kept_broker), (&mut gone_far, &mut gone_broker)] {
+        far.write_all(b"before").await.unwrap();
+        let mut before = [0; 6];
+        broker.read_exact(&mut before).await.unwrap();
+    }
+    let resolve = BTreeMap::from([("gone.orange.test".to_owned(), vec!["127.0.0.1".parse().unwrap()])]);
+    let with = |allow: &[&str], resolve: &BTreeMap<String, Vec<IpAddr>>| ExposeConfig {
+        allow: texts(allow),
+        resolve: resolve.clone(),
+    };
+
+    // No rules: all stays as it was.
+    assert!(exit.rules.replace(&with(&["*:1"], &BTreeMap::new())).is_err());
+    // The same written otherwise: the stream lives on.
+    exit.rules.replace(&with(&[&kept_rule, "*.orange.test:*"], &resolve)).unwrap();
+    gone_far.write_all(b"still").await.unwrap();
+    let mut still = [0; 5];
+    gone_broker.read_exact(&mut still).await.unwrap();
+    assert_eq!(&still, b"still");
+
+    // The name is allowed, its address is this host's and no longer written.
+    exit.rules.replace(&with(&[&kept_rule, "*.orange.test:*"], &BTreeMap::new())).unwrap();
+    for end in [&mut gone_far, &mut gone_broker] {
+        let cut = end.read(&mut [0]).await.expect_err("a reset, not an end");
+        assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+    }
+    kept_far.write_all(b"after").await.unwrap();
+    let mut after = [0; 5];
+    kept_broker.read_exact(&mut after).await.unwrap();
+    assert_eq!(&after, b"after");
+    let status = exit.status.snapshot();
+    assert_eq!((status.open, status.total, status.cut), (1, 2, 1));
+
+    // And the other one, by its rule.
+    exit.rules.replace(&with(&[], &BTreeMap::new())).unwrap();
+    let cut = kept_broker.read(&mut [0]).await.expect_err("a reset, not an end");
+    assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+    assert!(matches!(exit.refusal(&kept_rule).await, DialError::NotAllowed { .. }));
 }
 
 #[tokio::test]
