@@ -16,9 +16,11 @@ mod supervisor;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust_tests;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +29,7 @@ pub(super) use shared::Shared;
 pub use status::{CarrierStatus, TunnelState, TunnelStatus};
 
 use super::Offer;
-use super::carrier::{self, Acceptor, CarrierError, Established};
+use super::carrier::{self, Acceptor, CarrierError, Established, Trust};
 use super::entry::TunnelDial;
 use super::session::{FIRST_CARRIERS, SLOTS, Session, SessionConfig, Side};
 use crate::config::{Carriers, TunnelAuth, TunnelConfig, TunnelRole};
@@ -70,6 +72,7 @@ pub enum TunnelError {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     shared: Arc<Shared>,
+    auth: Arc<RwLock<TunnelAuth>>,
 }
 
 /// What runs an [`Endpoint`].
@@ -105,6 +108,7 @@ impl Endpoint {
         config: &TunnelConfig,
         offers: mpsc::Sender<Box<dyn Offer>>,
     ) -> Result<(Self, Driver), TunnelError> {
+        let auth = Arc::new(RwLock::new(config.auth.clone()));
         let ways = match config.role {
             TunnelRole::Listen(_) => Ways::Listen,
             TunnelRole::Dial(_) => {
@@ -113,16 +117,17 @@ impl Endpoint {
                     Carriers::Fixed(count @ 1..=SLOTS) => (count, false),
                     Carriers::Fixed(count) => return Err(TunnelError::Carriers { count }),
                 };
-                let connect = Arc::new(Dialler { config: config.clone(), link: link.clone() });
+                let connect = Arc::new(Dialler { config: config.clone(), auth: Arc::clone(&auth), link: link.clone() });
                 Ways::Dial { connect, carriers, grow }
             }
         };
-        Self::build(link, config, offers, ways)
+        Self::build(link, config, auth, offers, ways)
     }
 
     fn build(
         link: String,
         config: &TunnelConfig,
+        auth: Arc<RwLock<TunnelAuth>>,
         offers: mpsc::Sender<Box<dyn Offer>>,
         ways: Ways,
     ) -> Result<(Self, Driver), TunnelError> {
@@ -151,7 +156,19 @@ impl Endpoint {
         let names = Names { link, role, transport };
         let shared = Shared::new(Session::new(session, Box::new(Hkdf)), offers, names, config.congestion.clone());
         let driver = Driver { shared: Arc::clone(&shared), config: config.clone(), ways };
-        Ok((Self { shared }, driver))
+        Ok((Self { shared, auth }, driver))
+    }
+
+    /// Proves and asks for something else from now on. Peers that are not trusted any more are cut off at once: their carriers
+    /// are closed and, where none is left that is trusted, the session's streams reset. Everybody else stays. Reads the files
+    /// that `auth` names. Gives the number of carriers that were closed.
+    ///
+    /// # Errors
+    /// [`TunnelError::Carrier`]: a file is of no use. Nothing is changed then.
+    pub fn set_auth(&self, auth: &TunnelAuth) -> Result<usize, TunnelError> {
+        let trust = Trust::load(auth, &self.shared.names.link)?;
+        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = auth.clone();
+        Ok(self.shared.set_trust(trust))
     }
 
     /// Opens streams to targets at the peer's side.
@@ -181,7 +198,7 @@ impl Driver {
     pub async fn bind(&mut self) -> Result<Option<SocketAddr>, TunnelError> {
         if let Ways::Listen = self.ways {
             let acceptor = Acceptor::bind(&self.config, &self.shared.names.link).await?;
-            let _ = self.shared.accept.set(acceptor.status());
+            let _ = self.shared.accept.set((acceptor.status(), acceptor.keys()));
             self.ways = Ways::Bound(acceptor);
         }
         Ok(match &self.ways {
@@ -242,11 +259,16 @@ impl Drop for Ending {
 /// [`carrier::dial`] as the supervisor wants it.
 struct Dialler {
     config: TunnelConfig,
+    /// What the configuration says of it now.
+    auth: Arc<RwLock<TunnelAuth>>,
     link: String,
 }
 
 impl Connect for Dialler {
     fn connect(&self) -> BoxFuture<'_, Result<Established, CarrierError>> {
-        Box::pin(carrier::dial(&self.config, &self.link))
+        Box::pin(async {
+            let auth = self.auth.read().unwrap_or_else(PoisonError::into_inner).clone();
+            carrier::dial(&TunnelConfig { auth, ..self.config.clone() }, &self.link).await
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use super::error::{CarrierError, Transport};
 use super::handshake::{DEADLINE, Proved, Reading};
 use super::preamble::{Preamble, VERSION, Verdict, is_ours};
 use super::sniff::{ENOUGH, Seen, sniff};
-use super::{Established, PeerIdentity};
+use super::{Established, PeerIdentity, Proof, Trust};
 use crate::config::{TunnelAuth, TunnelConfig, TunnelRole};
 use crate::lifecycle::{Backoff, Drain};
 
@@ -34,7 +34,7 @@ pub struct Acceptor {
 
 /// What the tasks of one acceptor share.
 struct Shared {
-    links: HashMap<String, Credentials>,
+    links: RwLock<HashMap<String, Credentials>>,
     state: Mutex<State>,
 }
 
@@ -86,6 +86,23 @@ impl AcceptStatusReader {
 impl std::fmt::Debug for AcceptStatusReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.snapshot().fmt(f)
+    }
+}
+
+/// Changes what peers must prove while the acceptor runs.
+#[derive(Clone)]
+pub struct AcceptKeys(Arc<Shared>);
+
+impl AcceptKeys {
+    /// Handshakes of `link` that begin from now on need `trust`.
+    pub fn replace(&self, link: &str, trust: Trust) {
+        self.0.links.write().unwrap_or_else(PoisonError::into_inner).insert(link.to_owned(), trust.0);
+    }
+}
+
+impl std::fmt::Debug for AcceptKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AcceptKeys").finish_non_exhaustive()
     }
 }
 
@@ -147,7 +164,7 @@ impl Acceptor {
             return Err(CarrierError::Role { role: "dial" });
         };
         let bind = |e: std::io::Error| CarrierError::Bind { address: listen.to_string(), detail: e.to_string() };
-        let links = HashMap::from([load(link, &config.auth)?]);
+        let links = RwLock::new(HashMap::from([load(link, &config.auth)?]));
         let listener = TcpListener::bind(listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let state = State {
@@ -158,15 +175,10 @@ impl Acceptor {
         Ok(Self { listener, address, shared, handshakes: config.limits.handshakes as usize })
     }
 
-    /// Serves one more link on the same port; before [`Acceptor::status`] was asked for.
-    ///
-    /// # Errors
-    /// As [`Acceptor::bind`]; [`CarrierError::Role`] when it is too late.
-    pub fn add_link(&mut self, link: &str, auth: &TunnelAuth) -> Result<(), CarrierError> {
-        let (link, credentials) = load(link, auth)?;
-        let shared = Arc::get_mut(&mut self.shared).ok_or(CarrierError::Role { role: "listen already" })?;
-        shared.links.insert(link, credentials);
-        Ok(())
+    /// A handle for changing what peers must prove.
+    #[must_use]
+    pub fn keys(&self) -> AcceptKeys {
+        AcceptKeys(Arc::clone(&self.shared))
     }
 
     /// Where it listens.
@@ -248,7 +260,7 @@ impl Shared {
             Err(_) => Err(CarrierError::HandshakeTimeout { after: DEADLINE }),
         };
         match proved {
-            Ok((link, Proved { protect, binding, name })) => {
+            Ok((link, credentials, Proved { protect, binding, name, chain })) => {
                 let received = std::mem::take(&mut reading.input);
                 let peer = PeerIdentity { name, address };
                 debug!(%link, %peer, "carrier accepted");
@@ -256,7 +268,8 @@ impl Shared {
                 state.status.established += 1;
                 state.status.last_error = None;
                 drop(state);
-                Some(Established { socket, protect, received, binding, peer, link, dialler: false })
+                let proof = Proof { by: credentials, chain, dialler: false };
+                Some(Established { socket, protect, received, binding, peer, proof, link, dialler: false })
             }
             Err(error) => {
                 // A stranger and a wrong secret are told nothing; the others read why they are refused.
@@ -269,7 +282,7 @@ impl Shared {
         }
     }
 
-    async fn prove(&self, reading: &mut Reading<'_>) -> Result<(String, Proved), CarrierError> {
+    async fn prove(&self, reading: &mut Reading<'_>) -> Result<(String, Credentials, Proved), CarrierError> {
         let (preamble, taken) = loop {
             if !is_ours(&reading.input) {
                 return Err(CarrierError::NotLinkspan { seen: identify(reading).await });
@@ -285,8 +298,11 @@ impl Shared {
         let _ = reading.input.split_to(taken);
         let link = std::str::from_utf8(&preamble.link).unwrap_or_default();
         // A listener has one transport unless its links differ; what it says then is true of any.
-        let any = self.links.values().next().map_or(Transport::Noise, Credentials::transport);
-        let (verdict, error) = match self.links.get(link) {
+        let (any, known) = {
+            let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+            (links.values().next().map_or(Transport::Noise, Credentials::transport), links.get(link).cloned())
+        };
+        let (verdict, error) = match known {
             _ if preamble.version != VERSION => {
                 (Verdict::Version.encode(any), CarrierError::Version { ours: VERSION, theirs: preamble.version })
             }
@@ -301,7 +317,7 @@ impl Shared {
                 let mut handshake = credentials.accept(&preamble.encode())?;
                 let go_on = Verdict::GoOn.encode(credentials.transport()).to_vec();
                 let proved = reading.run(handshake.as_mut(), go_on).await?;
-                return Ok((link.to_owned(), proved));
+                return Ok((link.to_owned(), credentials, proved));
             }
         };
         reading.send(&verdict).await?;

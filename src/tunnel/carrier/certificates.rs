@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest::{Context, SHA256};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -28,7 +29,17 @@ const ALPN: &[u8] = b"linkspan/1";
 #[derive(Clone)]
 pub(super) enum Credentials {
     Noise(Psk),
-    Tls { client: Arc<rustls::ClientConfig>, server: Arc<rustls::ServerConfig>, peer: PeerName },
+    Tls { client: Arc<rustls::ClientConfig>, server: Arc<rustls::ServerConfig>, trust: Trust },
+}
+
+/// Whom to trust, for either role.
+#[derive(Clone)]
+pub(super) struct Trust {
+    pub(super) name: PeerName,
+    servers: Arc<dyn ServerCertVerifier>,
+    clients: Arc<dyn ClientCertVerifier>,
+    /// SHA-256 over the pin, or over the CAs and the name: equal means the same peers.
+    digest: [u8; 32],
 }
 
 impl Credentials {
@@ -47,13 +58,13 @@ impl Credentials {
         let provider = Arc::new(provider);
         let chain = certificates(cert)?;
         let own = PrivateKeyDer::from_pem_file(key).map_err(|e| file(key, e))?;
-        let (name, servers, clients) = trust(peer, &provider)?;
+        let trust = trust(peer, &provider)?;
 
         let mut client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| file(cert, e))?
             .dangerous()
-            .with_custom_certificate_verifier(servers)
+            .with_custom_certificate_verifier(Arc::clone(&trust.servers))
             .with_client_auth_cert(chain.clone(), own.clone_key())
             .map_err(|e| file(key, e))?;
         client.alpn_protocols = vec![ALPN.to_vec()];
@@ -65,14 +76,14 @@ impl Credentials {
         let mut server = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| file(cert, e))?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(Arc::clone(&trust.clients))
             .with_single_cert(chain, own)
             .map_err(|e| file(key, e))?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.enable_secret_extraction = true;
-        Ok(Self::Tls { client: Arc::new(client), server: Arc::new(server), peer: name })
+        Ok(Self::Tls { client: Arc::new(client), server: Arc::new(server), trust })
     }
 
     pub(super) fn transport(&self) -> Transport {
@@ -86,8 +97,8 @@ impl Credentials {
     pub(super) fn dial(&self, preamble: &[u8], out: &mut Vec<u8>) -> Result<Box<dyn Handshake>, CarrierError> {
         Ok(match self {
             Self::Noise(psk) => Box::new(NoiseHandshake::dial(psk, preamble, out)?),
-            Self::Tls { client, peer, .. } => {
-                Box::new(TlsHandshake::dial(Arc::clone(client), peer.clone(), preamble, out)?)
+            Self::Tls { client, trust, .. } => {
+                Box::new(TlsHandshake::dial(Arc::clone(client), trust.name.clone(), preamble, out)?)
             }
         })
     }
@@ -96,11 +107,38 @@ impl Credentials {
     pub(super) fn accept(&self, preamble: &[u8]) -> Result<Box<dyn Handshake>, CarrierError> {
         Ok(match self {
             Self::Noise(psk) => Box::new(NoiseHandshake::accept(psk, preamble)?),
-            Self::Tls { server, peer, .. } => {
-                Box::new(TlsHandshake::accept(Arc::clone(server), peer.clone(), preamble)?)
+            Self::Tls { server, trust, .. } => {
+                Box::new(TlsHandshake::accept(Arc::clone(server), trust.name.clone(), preamble)?)
             }
         })
     }
+
+    /// Whether these trust the very peers that `other` do.
+    pub(super) fn trusts_alike(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Noise(ours), Self::Noise(theirs)) => ours.is(theirs),
+            (Self::Tls { trust: ours, .. }, Self::Tls { trust: theirs, .. }) => ours.digest == theirs.digest,
+            _ => false,
+        }
+    }
+}
+
+/// Whether `credentials` let in a peer with this chain of certificates.
+pub(super) fn trusts(
+    credentials: &Credentials,
+    chain: &[CertificateDer<'_>],
+    dialler: bool,
+    now: UnixTime,
+) -> Result<(), CarrierError> {
+    let (Credentials::Tls { trust, .. }, Some((leaf, others))) = (credentials, chain.split_first()) else {
+        return Err(CarrierError::WrongSecret);
+    };
+    let verified = if dialler {
+        trust.servers.verify_server_cert(leaf, others, &trust.name.server_name(), &[], now).map(drop)
+    } else {
+        trust.clients.verify_client_cert(leaf, others, now).map(drop)
+    };
+    verified.map_err(super::tls::map)
 }
 
 /// The name by which a TLS peer is known.
@@ -163,17 +201,19 @@ fn file(path: &Path, detail: impl fmt::Display) -> CarrierError {
     CarrierError::File { path: path.display().to_string(), detail: detail.to_string() }
 }
 
-type Trust = (PeerName, Arc<dyn ServerCertVerifier>, Arc<dyn ClientCertVerifier>);
-
 fn trust(peer: &TlsPeer, provider: &Arc<CryptoProvider>) -> Result<Trust, CarrierError> {
     match peer {
         TlsPeer::Pin(pin) => {
             let pinned = Arc::new(Pinned { pin: *pin, provider: Arc::clone(provider) });
-            Ok((PeerName::Pinned, Arc::clone(&pinned) as _, pinned))
+            Ok(Trust { name: PeerName::Pinned, servers: Arc::clone(&pinned) as _, clients: pinned, digest: *pin })
         }
         TlsPeer::Ca { ca, name } => {
             let mut roots = RootCertStore::empty();
+            let mut digest = Context::new(&SHA256);
+            digest.update(name.as_bytes());
             for root in certificates(ca)? {
+                digest.update(&[0]);
+                digest.update(&root);
                 roots.add(root).map_err(|e| file(ca, e))?;
             }
             let roots = Arc::new(roots);
@@ -186,7 +226,8 @@ fn trust(peer: &TlsPeer, provider: &Arc<CryptoProvider>) -> Result<Trust, Carrie
                 .build()
                 .map_err(|e| file(ca, e))?;
             let clients = Arc::new(Named { name: server_name.clone(), inner: clients });
-            Ok((PeerName::Dns(server_name), servers, clients))
+            let digest = digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+            Ok(Trust { name: PeerName::Dns(server_name), servers, clients, digest })
         }
     }
 }

@@ -10,7 +10,7 @@ use super::certificates::Credentials;
 use super::error::CarrierError;
 use super::handshake::{DEADLINE, Proved, Reading};
 use super::preamble::{Preamble, Verdict};
-use super::{Established, PeerIdentity};
+use super::{Established, PeerIdentity, Proof};
 use crate::config::{TunnelConfig, TunnelRole};
 use crate::net::{HostPort, tcp};
 
@@ -47,10 +47,11 @@ pub async fn dial(config: &TunnelConfig, link: &str) -> Result<Established, Carr
         // The alert that tells the peer why is on its way.
         reading.linger().await;
     }
-    let Proved { protect, binding, name } = proved?;
+    let Proved { protect, binding, name, chain } = proved?;
+    let proof = Proof { by: credentials, chain, dialler: true };
     let received = std::mem::take(&mut reading.input);
     let peer = PeerIdentity { name, address };
-    Ok(Established { socket, protect, received, binding, peer, link: link.to_owned(), dialler: true })
+    Ok(Established { socket, protect, received, binding, peer, proof, link: link.to_owned(), dialler: true })
 }
 
 async fn prove(reading: &mut Reading<'_>, credentials: &Credentials, link: &str) -> Result<Proved, CarrierError> {

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +42,8 @@ pub(super) struct Proved {
     pub(super) protect: Box<dyn Protect>,
     pub(super) binding: [u8; 32],
     pub(super) name: String,
+    /// The peer's certificates, its own first; none for noise.
+    pub(super) chain: Vec<CertificateDer<'static>>,
 }
 
 impl fmt::Debug for Proved {

@@ -14,6 +14,7 @@ mod handshake;
 mod noise;
 mod plain;
 mod preamble;
+mod proof;
 mod sniff;
 mod tls;
 mod tls_records;
@@ -24,11 +25,12 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-pub use accept::{AcceptStatus, AcceptStatusReader, Acceptor, HandshakeFailure};
+pub use accept::{AcceptKeys, AcceptStatus, AcceptStatusReader, Acceptor, HandshakeFailure};
 pub use dial::dial;
 pub use error::{CarrierError, Transport, Whose};
 pub use plain::Plain;
 pub use preamble::VERSION;
+pub use proof::{Proof, Trust};
 pub use sniff::Seen;
 
 /// Record protection of one established, authenticated carrier; sans-IO. One owner; no locks.
@@ -80,6 +82,8 @@ pub struct Established {
     pub binding: [u8; 32],
     /// Who the peer proved to be.
     pub peer: PeerIdentity,
+    /// What it proved that by.
+    pub proof: Proof,
     /// The link that both sides named.
     pub link: String,
     /// Whether this side dialled.

@@ -55,6 +55,11 @@ impl Psk {
             .expect("32 bytes is a length that HKDF-SHA256 gives");
         Self(key)
     }
+
+    /// Whether it is the same key.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&*self.0, &*other.0).is_ok()
+    }
 }
 
 /// The handshake of one side.
@@ -139,7 +144,7 @@ impl Handshake for NoiseHandshake {
 }
 
 fn proved(noise: Noise, binding: [u8; 32]) -> Proved {
-    Proved { protect: Box::new(noise), binding, name: "secret".to_owned() }
+    Proved { protect: Box::new(noise), binding, name: "secret".to_owned(), chain: Vec::new() }
 }
 
 fn builder<'a>(psk: &'a Psk, preamble: &'a [u8]) -> Result<snow::Builder<'a>, CarrierError> {

@@ -48,8 +48,8 @@ struct Listening {
 async fn listen_with(auth: TunnelAuth, handshakes: u32) -> Listening {
     let mut config = config(TunnelRole::Listen("127.0.0.1:0".parse().unwrap()), auth);
     config.limits.handshakes = handshakes;
-    let mut acceptor = Acceptor::bind(&config, "orange-grape").await.unwrap();
-    acceptor.add_link("second", &noise("another secret")).unwrap();
+    let acceptor = Acceptor::bind(&config, "orange-grape").await.unwrap();
+    acceptor.keys().replace("second", Trust::load(&noise("another secret"), "second").unwrap());
     let (address, status) = (acceptor.local_addr(), acceptor.status());
     let (sender, established) = mpsc::channel(4);
     tokio::spawn(acceptor.run(sender, Drain::new()));

@@ -116,8 +116,10 @@ impl TlsHandshake {
     fn finish(&mut self, confirmed: Confirmed) -> Result<Proved, CarrierError> {
         let Confirmed { binding, name } = confirmed;
         let connection = self.connection.take().ok_or(CarrierError::Closed)?;
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let records = TlsRecords::new(connection.dangerous_extract_secrets().map_err(map)?)?;
-        Ok(Proved { protect: Box::new(records), binding, name })
+        Ok(Proved { protect: Box::new(records), binding, name, chain })
     }
 }
 

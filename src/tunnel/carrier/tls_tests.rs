@@ -86,10 +86,10 @@ fn the_key_exchange_is_hybrid_post_quantum_and_nothing_is_older_than_tls_1_3() {
     let dir = made();
     let dialler = load(dir.path(), "source", by_ca(dir.path(), certs::DESTINATION));
     let listener = load(dir.path(), "destination", by_ca(dir.path(), certs::SOURCE));
-    let (Credentials::Tls { client, peer, .. }, Credentials::Tls { server, .. }) = (dialler, listener) else {
+    let (Credentials::Tls { client, trust, .. }, Credentials::Tls { server, .. }) = (dialler, listener) else {
         panic!("tls")
     };
-    let mut client = rustls::ClientConnection::new(client, peer.server_name()).expect("a connection");
+    let mut client = rustls::ClientConnection::new(client, trust.name.server_name()).expect("a connection");
     let mut server = rustls::ServerConnection::new(server).expect("a connection");
     while client.is_handshaking() || server.is_handshaking() {
         let mut wire = Vec::new();

@@ -19,7 +19,7 @@ use super::status::{CarrierStatus, Record, TunnelState, TunnelStatus};
 use crate::config::Congestion;
 use crate::net::{DialError, HostPort};
 use crate::tunnel::Offer;
-use crate::tunnel::carrier::AcceptStatusReader;
+use crate::tunnel::carrier::{AcceptKeys, AcceptStatusReader, PeerIdentity, Proof, Trust};
 use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session, StreamId};
 
 /// From this round trip on a lost packet costs a loss-based congestion control more than BBR's pacing costs the processor.
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     /// It was said that the kernel lacks it: once is enough, carriers come and go.
     without_congestion: AtomicBool,
     /// Listening side, once bound.
-    pub(super) accept: OnceLock<AcceptStatusReader>,
+    pub(super) accept: OnceLock<(AcceptStatusReader, AcceptKeys)>,
 }
 
 /// What does not change.
@@ -63,6 +63,8 @@ pub(crate) struct State {
     waiting: HashMap<StreamId, Waiting>,
     carriers: HashMap<CarrierId, Arc<CarrierHandle>>,
     pub(super) record: Record,
+    /// What peers must have proved; none while it is what they were let in by.
+    trust: Option<Trust>,
     armed: Option<Instant>,
 }
 
@@ -81,6 +83,7 @@ pub(super) struct CarrierHandle {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) address: String,
     pub(super) identity: String,
+    pub(super) proof: Proof,
     /// Bytes on the wire, sealed.
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
@@ -99,13 +102,14 @@ pub(super) enum Phase {
 }
 
 impl CarrierHandle {
-    pub(super) fn new(address: String, identity: String) -> Arc<Self> {
+    pub(super) fn new(peer: &PeerIdentity, proof: Proof) -> Arc<Self> {
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self {
             wake: Notify::new(),
             phase: watch::Sender::new(Phase::Joining),
-            address,
-            identity,
+            address: peer.address.to_string(),
+            identity: peer.name.clone(),
+            proof,
             sent,
             received,
         })
@@ -144,6 +148,7 @@ impl Shared {
             waiting: HashMap::new(),
             carriers: HashMap::new(),
             record: Record::new(now()),
+            trust: None,
             armed: None,
         };
         Arc::new(Self {
@@ -255,7 +260,36 @@ impl Shared {
         self.with(|state, now| {
             let id = state.session.carrier_opened(now, slot, binding);
             state.carriers.insert(id, Arc::clone(handle));
+            // Its handshake may have begun before the credentials were changed.
+            if state.trust.as_ref().is_some_and(|trust| trust.accepts(&handle.proof).is_err()) {
+                state.session.distrust(now, id);
+            }
             id
+        })
+    }
+
+    /// From now on peers must have proved what `trust` asks for: carriers of others are closed, and the session of one that has no
+    /// carrier left ends. Gives how many carriers that were.
+    pub(super) fn set_trust(self: &Arc<Self>, trust: Trust) -> usize {
+        if let Some((_, keys)) = self.accept.get() {
+            keys.replace(&self.names.link, trust.clone());
+        }
+        self.with(|state, now| {
+            let mut gone = Vec::new();
+            for (id, handle) in &state.carriers {
+                if let Err(error) = trust.accepts(&handle.proof) {
+                    warn!(link = self.names.link, address = handle.address, %error, "carrier of a peer that is no longer trusted");
+                    gone.push(*id);
+                }
+            }
+            let stays = state.session.carriers().any(|carrier| carrier.attached && !gone.contains(&carrier.id));
+            if !stays && state.record.proof.as_ref().is_some_and(|proof| trust.accepts(proof).is_err()) {
+                state.session.disown(now);
+            }
+            gone.iter().for_each(|id| state.session.distrust(now, *id));
+            let closed = gone.len();
+            state.trust = Some(trust);
+            closed
         })
     }
 
@@ -336,7 +370,7 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> TunnelStatus {
-        let accept = self.accept.get().map(AcceptStatusReader::snapshot);
+        let accept = self.accept.get().map(|(status, _)| status.snapshot());
         // Who could not prove itself never reached the session, and tells more than that nobody did.
         let handshake = accept.as_ref().and_then(|accept| accept.last_error.as_ref());
         let handshake = handshake.map(|failure| format!("handshake with {} failed: {}", failure.from, failure.error));
@@ -407,6 +441,7 @@ impl State {
                 Event::Attached(id) => {
                     if let Some(handle) = self.carriers.get(&id) {
                         self.record.peer = Some(handle.identity.clone());
+                        self.record.proof = Some(handle.proof.clone());
                         handle.phase.send_replace(Phase::Attached);
                         debug!(link, peer = handle.identity, "carrier attached");
                     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::tunnel::carrier::AcceptStatus;
+use crate::tunnel::carrier::{AcceptStatus, Proof};
 
 /// Whether the tunnel can carry streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,13 +93,22 @@ pub(super) struct Record {
     pub(super) state: TunnelState,
     pub(super) since: Instant,
     pub(super) peer: Option<String>,
+    /// By what the peer of the youngest attached carrier proved itself.
+    pub(super) proof: Option<Proof>,
     pub(super) reconnects: BTreeMap<&'static str, u64>,
     pub(super) last_error: Option<String>,
 }
 
 impl Record {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { state: TunnelState::Never, since: now, peer: None, reconnects: BTreeMap::new(), last_error: None }
+        Self {
+            state: TunnelState::Never,
+            since: now,
+            peer: None,
+            proof: None,
+            reconnects: BTreeMap::new(),
+            last_error: None,
+        }
     }
 
     /// True when it is another state than before.

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::*;
 use crate::config::{Secret, TunnelLimits};
 use crate::net::{BoxStream, Dial as _, DialError, HostPort};
-use crate::tunnel::carrier::{Opened, PeerIdentity, Plain as Plaintext, Protect};
+use crate::tunnel::carrier::{Opened, PeerIdentity, Plain as Plaintext, Proof, Protect};
 
 /// Records with a length and no protection at all.
 struct Plain {
@@ -64,7 +64,8 @@ fn established(socket: TcpStream, binding: [u8; 32], dialler: bool) -> Establish
     socket.set_nodelay(true).unwrap();
     let peer = PeerIdentity { name: "test".to_owned(), address };
     let protect = Box::new(Plain { closed: false });
-    Established { socket, protect, received: BytesMut::new(), binding, peer, link: "link".to_owned(), dialler }
+    let proof = Proof::of_secret(&Secret::new("test".to_owned()), "link");
+    Established { socket, protect, received: BytesMut::new(), binding, peer, proof, link: "link".to_owned(), dialler }
 }
 
 /// Where carriers meet: dials go through it, and it cuts them when told.
@@ -160,7 +161,8 @@ pub(super) struct End {
 
 pub(super) fn run(config: &TunnelConfig, ways: Ways, room: usize) -> End {
     let (sender, offers) = mpsc::channel(room);
-    let (endpoint, driver) = Endpoint::build("link".to_owned(), config, sender, ways).unwrap();
+    let auth = Arc::new(RwLock::new(config.auth.clone()));
+    let (endpoint, driver) = Endpoint::build("link".to_owned(), config, auth, sender, ways).unwrap();
     let drain = Drain::new();
     drain.spawn(driver.run(drain.clone()));
     End { endpoint, offers, drain }
@@ -174,7 +176,7 @@ pub(super) fn two(config: &TunnelConfig) -> (Wire, End, End) {
     (wire, dialler, listener)
 }
 
-async fn state(end: &End, wanted: TunnelState) {
+pub(super) async fn state(end: &End, wanted: TunnelState) {
     let mut changed = end.endpoint.changed();
     tokio::time::timeout(Duration::from_secs(20), changed.wait_for(|state| *state == wanted))
         .await
@@ -187,7 +189,7 @@ pub(super) fn target() -> HostPort {
 }
 
 /// A stream from `from` to `to`, both ends.
-async fn stream(from: &End, to: &mut End) -> (BoxStream, BoxStream) {
+pub(super) async fn stream(from: &End, to: &mut End) -> (BoxStream, BoxStream) {
     let dialer = from.endpoint.dialer();
     let target = target();
     let (near, far) = tokio::join!(dialer.dial(&target), async { to.offers.recv().await.unwrap().accept() });
@@ -504,7 +506,7 @@ async fn a_forced_end_resets_streams_at_the_peer_at_once() {
     state(&listener, TunnelState::Down).await;
 }
 
-const SECRET: &str = "kP3x9Vd2mQ7sT1bW8zLrN5cY4hJ6gF0a";
+pub(super) const SECRET: &str = "kP3x9Vd2mQ7sT1bW8zLrN5cY4hJ6gF0a";
 
 /// Two endpoints over real carriers: Noise, by the shared secret.
 pub(super) async fn real_pair() -> (End, End) {
@@ -513,8 +515,12 @@ pub(super) async fn real_pair() -> (End, End) {
 
 async fn pair_with(listening: &str, dialling: &str) -> (End, End) {
     let secret = |text: &str| TunnelAuth::Noise { secret: Secret::new(text.to_owned()) };
+    pair_by(secret(listening), secret(dialling)).await
+}
+
+pub(super) async fn pair_by(listening: TunnelAuth, dialling: TunnelAuth) -> (End, End) {
     let mut settings = config();
-    settings.auth = secret(listening);
+    settings.auth = listening;
     let (sender, offers) = mpsc::channel(1024);
     let (endpoint, mut driver) = Endpoint::new("link".to_owned(), &settings, sender).unwrap();
     let address = driver.bind().await.unwrap().unwrap();
@@ -522,7 +528,7 @@ async fn pair_with(listening: &str, dialling: &str) -> (End, End) {
     drain.spawn(driver.run(drain.clone()));
     let listener = End { endpoint, offers, drain };
     settings.role = TunnelRole::Dial(address.into());
-    settings.auth = secret(dialling);
+    settings.auth = dialling;
     let (sender, offers) = mpsc::channel(1024);
     let (endpoint, mut driver) = Endpoint::new("link".to_owned(), &settings, sender).unwrap();
     assert_eq!(driver.bind().await.unwrap(), None);

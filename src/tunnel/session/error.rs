@@ -133,6 +133,9 @@ pub enum CarrierEnd {
     /// The session ended.
     #[error("session ended: {0}")]
     SessionEnded(SessionEnd),
+    /// What the peer proved itself with is good no more.
+    #[error("the peer is no longer trusted: the credentials were changed here")]
+    Distrusted,
 }
 
 impl CarrierEnd {
@@ -149,6 +152,7 @@ impl CarrierEnd {
             Self::Violation(_) => "violation",
             Self::Slow(_) => "slow",
             Self::SessionEnded(_) => "session_ended",
+            Self::Distrusted => "distrusted",
         }
     }
 }
@@ -242,6 +246,9 @@ pub enum SessionEnd {
     /// The peer ended it.
     #[error("ended by the peer: {0}")]
     ByPeer(String),
+    /// Whoever had it proved itself with what is good no more.
+    #[error("the peer is no longer trusted: the credentials were changed here")]
+    Distrusted,
     /// We ended it.
     #[error("shut down")]
     ByUs,

@@ -384,6 +384,21 @@ impl Session {
         }
     }
 
+    /// Closes a carrier whose peer is no longer trusted; what it carried goes over the others.
+    pub fn distrust(&mut self, now: Instant, id: CarrierId) {
+        match self.carriers.get(&id).map(|carrier| carrier.state) {
+            Some(carriers::State::Attached) => self.drop_carrier(now, id, CarrierEnd::Distrusted),
+            Some(_) => self.close_carrier(id, CarrierEnd::Distrusted),
+            None => {}
+        }
+    }
+
+    /// Ends the session of a peer that is no longer trusted, and tells it so: its streams are reset, and nobody can take the
+    /// session up again. A new one may begin.
+    pub fn disown(&mut self, now: Instant) {
+        self.end_session(now, SessionEnd::Distrusted);
+    }
+
     /// The next moment at which [`Session::handle_timeout`] has something to do, and what.
     pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
         let carriers = self.carriers.values().filter_map(Carrier::timeout);

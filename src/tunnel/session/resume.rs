@@ -333,7 +333,7 @@ impl Session {
             return;
         };
         self.parked_since = None;
-        if matches!(why, SessionEnd::ByUs | SessionEnd::Violation(_)) {
+        if matches!(why, SessionEnd::ByUs | SessionEnd::Violation(_) | SessionEnd::Distrusted) {
             self.announce(Goaway::Ended, &why.to_string());
         }
         let attached: Vec<_> =
