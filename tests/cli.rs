@@ -386,6 +386,54 @@ fn a_running_endpoint_is_seen_and_drains_on_a_signal() {
 }
 
 #[test]
+fn a_changed_configuration_is_read_again_on_disk_and_on_a_signal() {
+    let place = Place::new();
+    let config = std::fs::read_to_string(place.path("linkspan.toml")).expect("it was written");
+    let mut running = place.start();
+    // The file may be broken: the command is told the port.
+    let admin = place.admin.to_string();
+    let status = || -> serde_json::Value {
+        let done = place.run(&["status", "-o", "json", "--admin", &admin]);
+        serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {}{}", done.out, done.err))
+    };
+
+    // By the file alone.
+    let changed = config.replace("[proxy]", "[expose]\nallow = [\"b9.grape.test:9092\"]\n[proxy]");
+    place.write("linkspan.toml", &changed);
+    let log = running.wait_for("configuration read again");
+    assert!(log.contains("expose.allow"), "{log}");
+    let seen = status()["config"].clone();
+    assert_eq!((&seen["reloads"], &seen["last_error"]), (&1.into(), &serde_json::Value::Null));
+    assert_eq!(seen["restart_for"], serde_json::json!([]));
+
+    // A mistake changes nothing and is told until it is mended.
+    place.write("linkspan.toml", &changed.replace("allow = ", "alow = "));
+    let log = running.wait_for("not in effect");
+    assert!(log.contains("LS012") && log.contains("alow"), "{log}");
+    assert!(status()["reasons"].to_string().contains("LS012"));
+    let waits = changed.replace("mode = \"off\"", "mode = \"rewrite\"\nlisten = \"127.0.0.1:9092\"");
+    place.write("linkspan.toml", &waits);
+    let log = running.wait_for("a restart is needed");
+    assert!(log.contains("proxy.mode"), "{log}");
+    assert!(place.run(&["status"]).out.contains("config   a restart is needed for proxy."));
+
+    // The file of a secret is watched too; one that is too weak is refused.
+    place.write("secrets/link", "hunter2");
+    assert!(running.wait_for("not in effect").contains("bits of strength"));
+    place.write("secrets/link", "Zq8wM3nB6vC1xK9jH4gF7dS2aP5oI0uYtR3");
+    running.wait_for("configuration read again");
+    let before = status()["config"]["reloads"].as_u64().expect("a number");
+    running.signal("HUP");
+    running.wait_for("configuration read again");
+    assert_eq!(status()["config"]["reloads"], before + 1);
+    assert!(get(place.admin, "/metrics").contains("\nlinkspan_config_last_reload_successful{link=\"orange-grape\"} 1"));
+    running.signal("TERM");
+    let (code, log) = running.end();
+    assert_eq!(code, Some(143), "{log}");
+    assert!(!log.contains("hunter2") && !log.contains(SECRET));
+}
+
+#[test]
 fn a_bad_log_filter_is_a_usage_mistake() {
     let place = Place::new();
     let done =

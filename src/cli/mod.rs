@@ -18,6 +18,7 @@ mod secret;
 mod source;
 mod status;
 mod version;
+mod watch;
 
 use std::panic;
 use std::process::ExitCode;

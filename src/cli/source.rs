@@ -1,10 +1,12 @@
 //! Where the configuration comes from, and what a command says when it does not load.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::admin::Admin;
 use super::args::ConfigArgs;
 use super::exit::{Exit, Failure};
+use super::watch::Noting;
 use crate::config::{self, Config, ConfigErrors, Finding, Loaded, ProcessEnv, WithoutSecrets};
 use crate::control::Code;
 use crate::control::facts::Mistake;
@@ -31,6 +33,18 @@ pub(crate) fn path(args: &ConfigArgs) -> Result<PathBuf, Failure> {
 /// [`Exit::Usage`] with every mistake.
 pub(crate) fn load(args: &ConfigArgs) -> Result<Loaded, Failure> {
     config::load(&path(args)?, &ProcessEnv).map_err(|errors| mistakes(&errors))
+}
+
+/// As [`load`], with the files that were read: the configuration itself, secrets, certificates.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_noting(args: &ConfigArgs) -> Result<(Loaded, BTreeSet<PathBuf>), Failure> {
+    let (path, env) = (path(args)?, Noting::default());
+    let loaded = config::load(&path, &env).map_err(|errors| mistakes(&errors))?;
+    let mut files = env.files();
+    files.insert(path);
+    Ok((loaded, files))
 }
 
 /// Loads the configuration for commands that need no secret, so that whoever runs them need not be allowed to read them.

@@ -61,7 +61,7 @@ pub struct ClusterConfig {
 }
 
 /// Kafka's `security.protocol` with what it needs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Security {
     /// TLS towards the brokers (`SSL`, `SASL_SSL`).
     pub tls: Option<TlsClient>,
@@ -70,7 +70,7 @@ pub struct Security {
 }
 
 /// TLS as a client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsClient {
     /// PEM bundle of trusted CAs; `None` for the system's.
     pub ca_file: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub struct TlsClient {
 }
 
 /// SASL credentials.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sasl {
     /// The mechanism.
     pub mechanism: SaslMechanism,

@@ -109,6 +109,12 @@ codes! {
         cause: "the template was not filled in",
         fix: "write the real value; for a shared secret: linkspan secret new"
     }
+    CONFIG_RELOADED = 12 {
+        "the file on disk is in effect",
+        meaning: "The configuration, or a file that it names, was changed, and what is written there cannot be used. The endpoint goes on with what it had.",
+        cause: "the change has a mistake, which the message names",
+        fix: "correct it; it is read again when it is saved, or on SIGHUP"
+    }
     CONFIG_OPEN_SECRET = 51 {
         "secrets are private",
         meaning: "A warning: a secret can be read by other users of this host.",

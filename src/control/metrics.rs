@@ -40,6 +40,7 @@ pub fn render(status: &Status) -> String {
         [State::Up, State::Degraded, State::Down, State::Starting]
             .map(|state| (vec![("state", state.word().to_owned())], flag(status.state == state))),
     );
+    reloads(&mut set, status);
     clusters(&mut set, status);
     tunnel(&mut set, status);
     streams(&mut set, status);
@@ -52,6 +53,26 @@ pub fn render(status: &Status) -> String {
     let mut text = String::with_capacity(16 * 1024);
     encode(&mut text, &root).expect("writing to a String cannot fail");
     text
+}
+
+fn reloads(set: &mut Set<'_>, status: &Status) {
+    let config = &status.config;
+    set.gauge(
+        "linkspan_config_last_reload_successful",
+        "Whether the configuration on disk is in effect, but for keys that wait for a restart",
+        [(vec![], flag(config.last_error.is_none()))],
+    );
+    set.counter(
+        "linkspan_config_reloads",
+        "Changes of the configuration, by what became of them",
+        [("ok", config.reloads), ("failed", config.reloads_failed)]
+            .map(|(result, count)| (vec![("result", result.to_owned())], count)),
+    );
+    set.gauge(
+        "linkspan_config_restart_keys",
+        "Keys that differ between the file and what runs, until the next start",
+        [(vec![], count(config.restart_for.len()))],
+    );
 }
 
 fn clusters(set: &mut Set<'_>, status: &Status) {
@@ -113,7 +134,7 @@ fn streams(set: &mut Set<'_>, status: &Status) {
     set.counter(
         "linkspan_exit_requests",
         "What the peer asked to be dialled here, by what became of it",
-        [("accepted", exit.total), ("refused", exit.refused), ("failed", exit.failed)]
+        [("accepted", exit.total), ("refused", exit.refused), ("failed", exit.failed), ("cut", exit.cut)]
             .map(|(result, count)| (vec![("result", result.to_owned())], count)),
     );
     set.gauge(

@@ -20,7 +20,7 @@ pub use errors::ErrorCounter;
 pub use http::{AdminError, AdminServer};
 pub use metrics::render as render_metrics;
 pub use status::{
-    CarrierSection, ClusterStatus, ErrorCount, ExitSection, FlowSection, FlowState, ListenerSection, Problem,
-    ProxyMode, ProxySection, ReadyCheck, SCHEMA, State, Status, StatusSource, TopicSection, TopicState, TunnelRole,
-    TunnelSection, TunnelState,
+    CarrierSection, ClusterStatus, ConfigSection, ErrorCount, ExitSection, FlowSection, FlowState, ListenerSection,
+    Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA, State, Status, StatusSource, TopicSection, TopicState,
+    TunnelRole, TunnelSection, TunnelState,
 };

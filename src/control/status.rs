@@ -36,6 +36,9 @@ pub struct Status {
     pub at: String,
     /// When the process started.
     pub since: String,
+    /// What became of changes to the configuration.
+    #[serde(default)]
+    pub config: ConfigSection,
     /// The verdict.
     pub state: State,
     /// Why it is not [`State::Up`]; the worst first.
@@ -55,6 +58,21 @@ pub struct Status {
     /// Failures counted since the start.
     #[serde(default)]
     pub errors: Vec<ErrorCount>,
+}
+
+/// What became of changes to the configuration since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigSection {
+    /// Changes put into effect.
+    pub reloads: u64,
+    /// Changes that could not be.
+    pub reloads_failed: u64,
+    /// When the last one was put into effect.
+    pub reloaded_at: Option<String>,
+    /// Keys that differ between the file and what runs, until the next start.
+    pub restart_for: Vec<String>,
+    /// Why the file on disk is not in effect; none when it is.
+    pub last_error: Option<String>,
 }
 
 /// The verdict on an endpoint.
@@ -207,6 +225,9 @@ pub struct ExitSection {
     pub refused: u64,
     /// Could not be dialled.
     pub failed: u64,
+    /// Cut because the target was no longer allowed.
+    #[serde(default)]
+    pub cut: u64,
 }
 
 /// How local clients reach the peer's brokers.

@@ -5,6 +5,7 @@
 
 mod clusters;
 pub mod probe;
+mod reload;
 mod report;
 mod verdict;
 
@@ -16,9 +17,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use self::clusters::{Advertised, Watched};
+pub use self::reload::{Applied, Reloader};
 use self::report::Source;
 use crate::client::{ClientError, ClusterView};
-use crate::config::{Config, ProxyConfig};
+use crate::config::{Config, Loaded, ProxyConfig};
 use crate::control::{AdminError, AdminServer, Code};
 use crate::lifecycle::Drain;
 use crate::net::SharedDial;
@@ -134,11 +136,12 @@ pub struct Link {
 }
 
 impl Link {
-    /// Opens every port of `config`.
+    /// Opens every port that `loaded` names.
     ///
     /// # Errors
     /// [`LinkError`], naming the port or the setting.
-    pub async fn bind(config: &Config) -> Result<Self, LinkError> {
+    pub async fn bind(loaded: &Loaded) -> Result<Self, LinkError> {
+        let config = &loaded.config;
         std::fs::create_dir_all(&config.state_dir)
             .map_err(|error| LinkError::State { path: config.state_dir.clone(), error })?;
         let mut addresses = Vec::new();
@@ -176,6 +179,7 @@ impl Link {
 
         let source = Arc::new(Source {
             config: config.clone(),
+            reloader: Reloader::new(loaded, endpoint.clone(), exit.rules()),
             since: SystemTime::now(),
             endpoint,
             tunnel_address: bound,
@@ -188,6 +192,12 @@ impl Link {
             through,
         });
         Ok(Self { addresses, driver, exit, offers, proxy, flows, admin, source })
+    }
+
+    /// A handle for changing the configuration while the link runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.source.reloader.clone()
     }
 
     /// What is open, by what it is for.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::clusters::Watched;
 use super::probe::ClusterVisit;
+use super::reload::Reloader;
 use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
@@ -21,6 +22,7 @@ use crate::tunnel::exit::ExitStatusReader;
 /// Everything that is asked when somebody wants to know.
 pub(super) struct Source {
     pub(super) config: Config,
+    pub(super) reloader: Reloader,
     pub(super) since: SystemTime,
     pub(super) endpoint: Endpoint,
     pub(super) tunnel_address: Option<SocketAddr>,
@@ -42,6 +44,7 @@ impl StatusSource for Source {
             link: self.config.link.clone(),
             at: control::time::rfc3339(SystemTime::now()),
             since: control::time::rfc3339(self.since),
+            config: self.reloader.seen(),
             state: control::State::Starting,
             reasons: Vec::new(),
             local: self.local.status(),
@@ -130,7 +133,13 @@ impl Source {
         let seen = self.exit.snapshot();
         let not_allowed = seen.refused.get("not_allowed").copied().unwrap_or(0);
         let all: u64 = seen.refused.values().sum();
-        ExitSection { open: seen.open, total: seen.total, refused: not_allowed, failed: all - not_allowed }
+        ExitSection {
+            open: seen.open,
+            total: seen.total,
+            refused: not_allowed,
+            failed: all - not_allowed,
+            cut: seen.cut,
+        }
     }
 
     fn proxy(&self) -> ProxySection {

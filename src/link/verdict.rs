@@ -24,6 +24,9 @@ pub(super) fn judge(status: &Status, seen: &Seen<'_>) -> (State, Vec<Problem>) {
         state = State::Down;
         reasons.push(tunnel(status, seen));
     }
+    if let Some(error) = &status.config.last_error {
+        reasons.push(Problem::new(Code::CONFIG_RELOADED, error.clone()));
+    }
     for (what, failure) in [("local", &seen.local_failure), ("peer", &seen.peer_failure)] {
         // Without a tunnel the peer's silence says nothing new.
         if let Some((code, text)) = failure

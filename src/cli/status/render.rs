@@ -109,6 +109,11 @@ fn head(status: &Status, style: Style) -> String {
         }
     }
     text.push('\n');
+    let config = &status.config;
+    if !config.restart_for.is_empty() {
+        let keys: Vec<String> = config.restart_for.iter().map(|key| clean(key)).collect();
+        let _ = writeln!(text, "config   a restart is needed for {}", keys.join(", "));
+    }
     text
 }
 

@@ -5,6 +5,7 @@ use super::*;
 /// A link with two carriers, one faulted topic and one slow one.
 pub(crate) fn busy() -> Status {
     Status {
+        config: ConfigSection::default(),
         schema: SCHEMA.to_owned(),
         version: "0.1.0".to_owned(),
         link: "orange-grape".to_owned(),
@@ -59,7 +60,7 @@ pub(crate) fn busy() -> Status {
             reconnect_reasons: BTreeMap::from([("timeout".to_owned(), 2)]),
             last_error: Some("carrier 2: no answer for 5 s".to_owned()),
         },
-        exit: ExitSection { open: 2, total: 40, refused: 1, failed: 0 },
+        exit: ExitSection { open: 2, total: 40, refused: 1, failed: 0, cut: 0 },
         proxy: ProxySection {
             mode: ProxyMode::Names,
             listeners: vec![

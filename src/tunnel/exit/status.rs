@@ -109,10 +109,9 @@ impl Counters {
         self.from_targets.fetch_add(from_target, Ordering::Relaxed);
     }
 
-    /// Counts a stream cut for new rules. `Some(n)` when a line is to be written now, with `n` held back before it.
-    pub(super) fn cut(&self, target: &HostPort) -> Option<u64> {
+    /// Counts a stream cut for new rules.
+    pub(super) fn cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
-        self.refused(target, &DialError::NotAllowed { target: target.clone() })
     }
 
     /// Counts a refusal. `Some(n)` when a line is to be written now, with `n` of the same reason held back before it.
