@@ -143,6 +143,9 @@ up() {
 rootLogger.level = warn
 rootLogger.appenderRefs = out
 rootLogger.appenderRef.out.ref = OUT
+# A client's lost connections are told at this level.
+logger.net.name = org.apache.kafka.clients.NetworkClient
+logger.net.level = info
 appender.out.type = Console
 appender.out.name = OUT
 appender.out.target = SYSTEM_ERR
@@ -281,6 +284,8 @@ controlled.shutdown.enable=true
 auto.create.topics.enable=false
 log.segment.bytes=268435456
 log.retention.ms=-1
+log.retention.check.interval.ms=10000
+connections.max.idle.ms=7200000
 socket.send.buffer.bytes=-1
 socket.receive.buffer.bytes=-1
 replica.socket.receive.buffer.bytes=-1

@@ -147,6 +147,12 @@ impl Bed {
         self.command(&["tool", network.name(), class]).args(args).output().expect("tool runs")
     }
 
+    /// Starts one of Kafka's tools in `network`.
+    pub fn tool_start(&self, network: Side, class: &str, args: &[&str]) -> Child {
+        let mut command = self.command(&["tool", network.name(), class]);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tool starts")
+    }
+
     /// Runs a tool that must succeed; its standard output.
     pub fn tool_ok(&self, network: Side, class: &str, args: &[&str]) -> String {
         let output = self.tool(network, class, args);

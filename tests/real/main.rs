@@ -6,6 +6,7 @@
 // The benches use parts of it that no test does.
 #[allow(dead_code)]
 mod bed;
+mod carriers;
 mod config;
 mod copying;
 mod faults;

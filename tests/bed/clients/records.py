@@ -12,6 +12,10 @@
       Prints brokers and topics as this client sees them, as JSON.
   records.py group    CONF TOPIC GROUP COUNT
       Consumes COUNT records as a member of GROUP, commits, and prints how many came from which partition.
+  records.py stream   CONF TOPIC PARTITIONS SECONDS SIZE
+      One idempotent producer at full speed for SECONDS, and two members of a consumer group that read what it writes as it
+      comes. Prints what was sent and read by partition (count, SHA-256 in order), the connections that either side lost, its
+      errors, and its log lines of warning or worse.
   records.py batches  LOGDIR TOPIC PARTITION
       Reads a partition's segment files and prints count and SHA-256 of its batches' payloads: the bytes after the 61-byte
       header, as the broker stores them. Control batches are left out.
@@ -20,10 +24,12 @@ CONF is a Java client.properties file; `bootstrap.servers` must be in it.
 """
 import hashlib
 import json
+import logging
 import os
 import random
 import struct
 import sys
+import threading
 import time
 
 # Half a day ago: brokers forget producers, and delete records, by the time that records carry.
@@ -195,6 +201,113 @@ def group(conf, topic, group_id, count):
     return 0 if sum(seen.values()) >= count else 1
 
 
+class Noticed:
+    """What a client's application, or whoever reads its log, would have noticed of the network."""
+
+    def __init__(self):
+        self.errors, self.lines, self.disconnects = [], [], {}
+
+    def conf(self, name):
+        def stats(text):
+            told = json.loads(text)
+            self.disconnects[name] = sum(broker.get("disconnects", 0) for broker in told["brokers"].values())
+
+        noticed = self
+
+        class Lines(logging.Handler):
+            def emit(self, line):
+                noticed.lines.append(f"{name}: {line.getMessage()}")
+
+        logger = logging.getLogger(f"stream.{name}")
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.addHandler(Lines())
+        return {
+            "statistics.interval.ms": 1000, "stats_cb": stats, "logger": logger,
+            "error_cb": lambda error: self.errors.append(f"{name}: {error}"),
+        }
+
+
+def stream(conf, topic, partitions, seconds, size):
+    from confluent_kafka import Consumer, Producer
+
+    base, noticed = client_config(conf), Noticed()
+    sent = {p: [0, hashlib.sha256()] for p in range(partitions)}
+    read = {p: [0, hashlib.sha256(), True] for p in range(partitions)}
+    # Contents of records: half noise, half text, as in `record`; a few, because making them takes longer than sending them.
+    noise = random.Random(1)
+    values = [noise.randbytes(size // 2) + b"linkspan" * (size // 16) for _ in range(64)]
+    stop, joined = threading.Event(), threading.Barrier(3)
+
+    def member(number):
+        options = {
+            "group.id": f"{topic}-stream", "auto.offset.reset": "earliest", "enable.auto.commit": True,
+            "auto.commit.interval.ms": 1000, "session.timeout.ms": 10_000, "queued.max.messages.kbytes": 65_536,
+        }
+        consumer = Consumer({**base, **options, **noticed.conf(f"member {number}")})
+        consumer.subscribe([topic])
+        waiting = True
+        while not (stop.is_set() and all(read[p][0] >= sent[p][0] for p in sent)):
+            for message in consumer.consume(2000, timeout=0.2):
+                if message.error() is not None:
+                    noticed.errors.append(f"member {number}: {message.error()}")
+                    continue
+                part = read[message.partition()]
+                if int.from_bytes(message.value()[:8], "big") != part[0]:
+                    part[2] = False
+                part[0] += 1
+                part[1].update(message.value())
+            if waiting and consumer.assignment():
+                # The group is whole before the first record: it is to stay as it is.
+                waiting = False
+                joined.wait(60)
+            if time.monotonic() > deadline:
+                break
+        consumer.close()
+
+    deadline = time.monotonic() + seconds + 120
+    members = [threading.Thread(target=member, args=[number]) for number in range(2)]
+    for thread in members:
+        thread.start()
+    joined.wait(60)
+    options = {
+        "enable.idempotence": True, "acks": "all", "linger.ms": 10, "batch.size": 131_072, "compression.type": "lz4",
+        "queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 131_072,
+    }
+    producer = Producer({**base, **options, **noticed.conf("producer")})
+
+    def done(error, _message):
+        if error is not None:
+            noticed.errors.append(f"producer: {error}")
+
+    until, n = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        for _ in range(500):
+            partition = n % partitions
+            part = sent[partition]
+            value = part[0].to_bytes(8, "big") + values[n % len(values)]
+            while True:
+                try:
+                    producer.produce(topic, value=value, partition=partition, on_delivery=done)
+                    break
+                except BufferError:
+                    producer.poll(0.05)
+            part[0] += 1
+            part[1].update(value)
+            n += 1
+        producer.poll(0)
+    left = producer.flush(60)
+    stop.set()
+    for thread in members:
+        thread.join()
+    same = all(sent[p][0] == read[p][0] and sent[p][1].digest() == read[p][1].digest() and read[p][2] for p in sent)
+    print(json.dumps({
+        "sent": n, "read": sum(part[0] for part in read.values()), "unsent": left, "same": same,
+        "disconnects": noticed.disconnects, "errors": noticed.errors[:20], "lines": noticed.lines[:20],
+    }))
+    return 0
+
+
 def batches(logdir, topic, partition):
     folder = os.path.join(logdir, f"{topic}-{partition}")
     total, payload, whole = 0, 0, hashlib.sha256()
@@ -231,6 +344,8 @@ def main(argv):
         return list_cluster(rest[0])
     if verb == "group":
         return group(rest[0], rest[1], rest[2], int(rest[3]))
+    if verb == "stream":
+        return stream(rest[0], rest[1], int(rest[2]), float(rest[3]), int(rest[4]))
     if verb == "batches":
         return batches(rest[0], rest[1], int(rest[2]))
     print(__doc__, file=sys.stderr)
