@@ -160,6 +160,17 @@ impl Stream for TunnelStream {
         self.shared.with(|state, _| state.session.reset(self.id));
     }
 
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let id = self.id;
+        self.shared.with(|state, _| {
+            if state.session.watch_cut(id).is_some() {
+                return Poll::Ready(());
+            }
+            state.waiting(id).cut = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
     fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));

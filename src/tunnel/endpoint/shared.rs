@@ -74,6 +74,7 @@ pub(crate) struct Waiting {
     pub(crate) read: Option<Waker>,
     pub(crate) write: Option<Waker>,
     pub(crate) answer: Option<Waker>,
+    pub(crate) cut: Option<Waker>,
 }
 
 /// How the shell reaches a carrier's task, and how others learn of the carrier.
@@ -477,6 +478,7 @@ impl State {
                 Event::Answered(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.answer.take())),
                 Event::Readable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.read.take())),
                 Event::Writable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.write.take())),
+                Event::Cut(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.cut.take())),
             }
         }
     }

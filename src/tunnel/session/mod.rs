@@ -155,6 +155,8 @@ pub enum Event {
     Readable(StreamId),
     /// A write that had no room has some now, or the stream was cut.
     Writable(StreamId),
+    /// A stream that [`Session::watch_cut`] was asked about was cut.
+    Cut(StreamId),
 }
 
 /// Sums since the start of the process.

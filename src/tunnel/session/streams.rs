@@ -39,6 +39,7 @@ pub(super) struct Stream {
     pub(super) released: bool,
     pub(super) read_blocked: bool,
     pub(super) write_blocked: bool,
+    cut_watched: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +92,7 @@ impl Stream {
             released: false,
             read_blocked: false,
             write_blocked: false,
+            cut_watched: false,
         }
     }
 
@@ -327,6 +329,20 @@ impl Session {
         Ok(Read::Data(data))
     }
 
+    /// Why the stream was cut, for an application that neither reads nor writes now; after `None`, [`Event::Cut`] follows when
+    /// it is.
+    pub fn watch_cut(&mut self, id: StreamId) -> Option<StreamEnd> {
+        let sid = match self.present(id) {
+            Ok(sid) => sid,
+            Err(end) => return Some(end),
+        };
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Some(StreamEnd::ResetByUs);
+        };
+        stream.cut_watched = stream.cut().is_none();
+        stream.cut().cloned()
+    }
+
     /// Cuts the stream in both directions; the far application sees a reset. Idempotent.
     pub fn reset(&mut self, id: StreamId) {
         if let Ok(sid) = self.present(id) {
@@ -438,6 +454,9 @@ impl Session {
             }
             if std::mem::take(&mut stream.write_blocked) {
                 self.events.push_back(Event::Writable(id));
+            }
+            if std::mem::take(&mut stream.cut_watched) {
+                self.events.push_back(Event::Cut(id));
             }
             if stream.mine {
                 self.events.push_back(Event::Answered(id));
