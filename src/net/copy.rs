@@ -36,8 +36,8 @@ pub enum End {
 
 /// Relays until both directions are finished or one stream is cut; a cut resets the other stream at once.
 ///
-/// Holds no bytes of its own: what one stream received is written from its own buffer. While a direction waits for its
-/// writer, a cut of its reader is seen when the writer has taken what was received before, as it would be without a relay.
+/// Holds no bytes of its own: what one stream received is written from its own buffer. A cut overtakes what waits for a writer,
+/// as RST overtakes what was not sent yet: an application that does not read learns of it all the same.
 pub async fn relay<A: Stream + ?Sized, B: Stream + ?Sized>(a: &mut A, b: &mut B) -> Relayed {
     let (mut forth, mut back) = (Direction::new(), Direction::new());
     let end = poll_fn(|cx| {
@@ -48,14 +48,19 @@ pub async fn relay<A: Stream + ?Sized, B: Stream + ?Sized>(a: &mut A, b: &mut B)
             Poll::Pending => false,
         };
         match back.poll(cx, b, a) {
-            Poll::Ready(Err(Cut::Reader)) => Poll::Ready(End::CutByB),
-            Poll::Ready(Err(Cut::Writer)) => Poll::Ready(End::CutByA),
-            Poll::Ready(Ok(())) if there => Poll::Ready(End::Clean),
-            // Half-closed: whoever sent its FIN may still be cut, while the other one has nothing to say.
-            Poll::Ready(Ok(())) if b.poll_cut(cx).is_ready() => Poll::Ready(End::CutByB),
-            Poll::Pending if there && a.poll_cut(cx).is_ready() => Poll::Ready(End::CutByA),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(Cut::Reader)) => return Poll::Ready(End::CutByB),
+            Poll::Ready(Err(Cut::Writer)) => return Poll::Ready(End::CutByA),
+            Poll::Ready(Ok(())) if there => return Poll::Ready(End::Clean),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        // Who is not being read, for its FIN came or its bytes have nowhere to go, may be cut all the same.
+        if !forth.reads && a.poll_cut(cx).is_ready() {
+            return Poll::Ready(End::CutByA);
+        }
+        if !back.reads && b.poll_cut(cx).is_ready() {
+            return Poll::Ready(End::CutByB);
+        }
+        Poll::Pending
     })
     .await;
     if end != End::Clean {
@@ -69,6 +74,8 @@ pub async fn relay<A: Stream + ?Sized, B: Stream + ?Sized>(a: &mut A, b: &mut B)
 struct Direction {
     state: State,
     bytes: u64,
+    /// The reader will say when it has more, or was cut; else nobody asks it now.
+    reads: bool,
     /// Something was written since the last flush.
     dirty: bool,
 }
@@ -89,7 +96,7 @@ enum Cut {
 
 impl Direction {
     const fn new() -> Self {
-        Self { state: State::Copying, bytes: 0, dirty: false }
+        Self { state: State::Copying, bytes: 0, reads: false, dirty: false }
     }
 
     fn poll<R: Stream + ?Sized, W: Stream + ?Sized>(
@@ -100,6 +107,7 @@ impl Direction {
     ) -> Poll<Result<(), Cut>> {
         let (mut reader, mut writer) = (Pin::new(reader), Pin::new(writer));
         let mut left = TURN;
+        self.reads = false;
         loop {
             match self.state {
                 State::Finished => return Poll::Ready(Ok(())),
@@ -114,6 +122,7 @@ impl Direction {
                         if self.dirty && writer.poll_flush(cx).map_err(|_| Cut::Writer)?.is_ready() {
                             self.dirty = false;
                         }
+                        self.reads = true;
                         return Poll::Pending;
                     };
                     if data.is_empty() {
@@ -121,6 +130,7 @@ impl Direction {
                         continue;
                     }
                     if left == 0 {
+                        self.reads = true;
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

@@ -111,6 +111,20 @@ async fn rst_while_the_other_direction_is_blocked_is_seen_at_once() {
 }
 
 #[tokio::test]
+async fn rst_overtakes_what_a_reader_that_stopped_did_not_take() {
+    for left_first in [true, false] {
+        let (left, right, task) = joined().await;
+        let (mut first, second) = if left_first { (left, right) } else { (right, left) };
+        // The second does not read: everything between is full when writing stops making progress.
+        let block = vec![7; 1 << 20];
+        while tokio::time::timeout(Duration::from_millis(200), first.write_all(&block)).await.is_ok() {}
+        reset(first);
+        assert_eq!(task.await.unwrap().end, if left_first { End::CutByA } else { End::CutByB });
+        second.ready(tokio::io::Interest::ERROR).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn rst_after_fin_reaches_the_answering_side() {
     let (mut left, mut right, task) = joined().await;
     left.shutdown().await.unwrap();
