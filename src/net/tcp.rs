@@ -18,7 +18,8 @@ use super::{BoxFuture, BoxStream, Dial, DialError, HostPort, Stream, pool};
 const FIRST_READ: usize = 4 * 1024;
 const LARGEST_READ: usize = pool::SIZE;
 
-/// A TCP connection whose end is honest: dropped before its FIN was sent, it is reset (SO_LINGER 0).
+/// A TCP connection whose end is honest: dropped before its FIN was sent, it is reset (SO_LINGER 0). So it is when this process
+/// dies, however that comes: the kernel closes what is left, and a close alone would be a FIN.
 ///
 /// The buffer lives only while bytes are in it or are being read: an idle connection holds none.
 pub struct TcpConn {
@@ -37,10 +38,11 @@ pub struct TcpConn {
 }
 
 impl TcpConn {
-    /// Takes over a connected socket and sets its options: no Nagle, keep-alive.
+    /// Takes over a connected socket and sets its options: no Nagle, keep-alive, a close that is a reset.
     #[must_use]
     pub fn new(socket: TcpStream) -> Self {
         tune(&socket);
+        close_resets(&socket, true);
         Self {
             socket: Some(Arc::new(socket)),
             watch: None,
@@ -151,6 +153,11 @@ pub fn tune(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
+/// Whether closing the socket is an RST, which drops what was not sent yet, or a FIN behind it.
+fn close_resets(socket: &TcpStream, resets: bool) {
+    let _ = socket2::SockRef::from(socket).set_linger(resets.then_some(Duration::ZERO));
+}
+
 impl AsyncRead for TcpConn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -218,9 +225,7 @@ impl Stream for TcpConn {
         self.buffer = Bytes::new();
         self.holds = 0;
         self.watch = None;
-        if let Some(socket) = self.socket.take() {
-            let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
-        }
+        self.socket = None;
     }
 
     fn filled(&mut self) -> Option<&mut Bytes> {
@@ -253,8 +258,11 @@ impl std::fmt::Debug for TcpConn {
 
 impl Drop for TcpConn {
     fn drop(&mut self) {
-        if !self.finished {
-            self.reset();
+        if self.finished
+            && let Some(socket) = &self.socket
+        {
+            // What was sent before the FIN may still be on its way.
+            close_resets(socket, false);
         }
     }
 }
