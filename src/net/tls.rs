@@ -299,6 +299,10 @@ impl Stream for TlsConn {
         self.cut = true;
         self.inner.get_mut().0.reset();
     }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.cut { Poll::Ready(()) } else { self.inner.get_mut().0.poll_cut(cx) }
+    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,8 @@ struct Flow {
     /// What is to become of the first `fed` bytes of the reader's buffer.
     pieces: Pieces,
     fed: usize,
+    /// The reader will say when it has more, or was cut; else nobody asks it now.
+    reads: bool,
     /// The reader is done; the writer's FIN follows what is left.
     ended: bool,
     /// The writer's FIN is sent.
@@ -292,6 +294,13 @@ impl<C: Stream, M: Meter> Pump<C, M> {
         if self.draining && self.up.finished && !was_finished {
             cx.waker().wake_by_ref(); // The other direction ends with this one.
         }
+        // Who is not being read, for its FIN came or its bytes have nowhere to go, may be cut all the same.
+        if !self.up.reads && self.client.poll_cut(cx).is_ready() {
+            return Poll::Ready(Ended::CutByClient);
+        }
+        if !self.down.reads && self.upstream.poll_cut(cx).is_ready() {
+            return Poll::Ready(Ended::CutByBroker);
+        }
         self.poll_patience(cx)
     }
 
@@ -318,6 +327,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let Self { client, upstream, session, down, meter, .. } = self;
         let upstream = &mut **upstream;
+        down.reads = false;
         for _ in 0..TURN {
             if down.finished {
                 return Poll::Ready(Ok(()));
@@ -335,6 +345,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             match Pin::new(&mut *upstream).poll_fill_buf(cx) {
                 Poll::Pending => {
                     down.poll_idle(cx, client)?;
+                    down.reads = true;
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Reader)),
@@ -352,6 +363,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                 }
             }
         }
+        down.reads = true;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -360,6 +372,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let Self { client, upstream, session, up, meter, .. } = self;
         let upstream = &mut **upstream;
+        up.reads = false;
         for _ in 0..TURN {
             if up.finished {
                 return Poll::Ready(Ok(()));
@@ -381,6 +394,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             match Pin::new(&mut *client).poll_fill_buf(cx) {
                 Poll::Pending => {
                     up.poll_idle(cx, upstream)?;
+                    up.reads = true;
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Reader)),
@@ -397,6 +411,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                 }
             }
         }
+        up.reads = true;
         cx.waker().wake_by_ref();
         Poll::Pending
     }

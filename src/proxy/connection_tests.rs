@@ -30,7 +30,9 @@ struct End {
     got: Vec<u8>,
     got_fin: bool,
     reset: bool,
+    cut: bool,
     readers: Vec<Waker>,
+    watchers: Vec<Waker>,
     writers: Vec<Waker>,
 }
 
@@ -62,6 +64,12 @@ impl Mem {
         let mut end = self.end();
         end.fin = true;
         end.readers.drain(..).for_each(Waker::wake);
+    }
+
+    fn cut(&self) {
+        let mut end = self.end();
+        end.cut = true;
+        end.watchers.drain(..).for_each(Waker::wake);
     }
 
     fn take(&self, bytes: usize) {
@@ -143,6 +151,15 @@ impl AsyncWrite for Mem {
 impl Stream for Mem {
     fn reset(&mut self) {
         self.end().reset = true;
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut end = self.end();
+        if end.cut {
+            return Poll::Ready(());
+        }
+        end.watchers.push(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -274,4 +291,39 @@ async fn a_silent_client_is_let_go() {
     assert!(matches!(opening, Ok(None)));
     assert!(client.end().got_fin);
     assert_eq!(begun.elapsed(), Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_seen_while_nobody_takes_what_came_before_it() {
+    // The broker stops reading, the client is cut behind what was not taken; and the other way round.
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&request(2, 1, 1));
+    broker.take(0);
+    let mut connection = pin!(connect(client.clone(), broker.clone()));
+    assert!(settle(connection.as_mut()).is_none());
+    client.cut();
+    assert!(matches!(settle(connection.as_mut()), Some(Ended::CutByClient)));
+    assert!(client.end().reset && broker.end().reset);
+
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&request(2, 1, 1));
+    client.take(0);
+    broker.send(&answer(1, b"x"));
+    let mut connection = pin!(connect(client.clone(), broker.clone()));
+    assert!(settle(connection.as_mut()).is_none());
+    broker.cut();
+    assert!(matches!(settle(connection.as_mut()), Some(Ended::CutByBroker)));
+    assert!(client.end().reset && broker.end().reset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_cut_after_its_fin_is_not_waited_for() {
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&request(2, 1, 1));
+    client.finish();
+    let mut connection = pin!(connect(client.clone(), broker.clone()));
+    assert!(settle(connection.as_mut()).is_none(), "an answer is due");
+    client.cut();
+    assert!(matches!(settle(connection.as_mut()), Some(Ended::CutByClient)));
+    assert!(broker.end().reset && !broker.end().got_fin);
 }

@@ -371,6 +371,10 @@ impl Stream for Prefixed {
         self.inner.reset();
     }
 
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.poll_cut(cx)
+    }
+
     fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write_owned(cx, data)
     }
