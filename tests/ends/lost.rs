@@ -140,7 +140,7 @@ async fn deaths(transport: &str) {
 async fn die(transport: &str, death: Death) {
     // A process that was replaced must be known as another long before this is over.
     let park = if matches!(death, Death::Replaced(_)) { "1h" } else { "1s" };
-    let server = Server::start().await;
+    let server = Server::start();
     let mut pair = Pair::start(transport, park, &[Target::to(server.address().port())]).await;
     let entry = pair.entry(0, server.address().port());
     let ready = watch::Sender::new(HashSet::new());
@@ -176,7 +176,7 @@ async fn live(
     steps: &[Arc<Mutex<&'static str>>; 2],
     ready: &watch::Sender<HashSet<(u8, usize)>>,
 ) -> [Vec<Seen>; 2] {
-    let (client, server) = server.connect(entry).await;
+    let (client, server) = server.connect(entry).await.unwrap();
     let (client, server) = App::both(client, server, steps);
     let [client_part, server_part] = state.parts();
     let is_ready = |side| {

@@ -16,7 +16,7 @@ use crate::wire::Wire;
 /// Carriers between the processes.
 const CARRIERS: usize = 4;
 /// How long the two may take to find each other, and to come to rest.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a status that is not as it shall be yet.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
+
+/// Socket buffers of the applications. Ways that are full hold the kernel's memory, of which one machine has only so much: the
+/// kernel ends connections as it likes when that is gone.
+const BUFFER: u32 = 64 * 1024;
 
 /// Accepts, and tells connections apart by their first eight bytes.
 pub struct Server {
@@ -17,8 +21,11 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn start() -> Self {
+        let listening = TcpSocket::new_v4().unwrap();
+        shrink(&listening);
+        listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listening.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
         let awaited = Arc::<Mutex<HashMap<u64, oneshot::Sender<TcpStream>>>>::default();
         let waiting = Arc::clone(&awaited);
@@ -41,13 +48,25 @@ impl Server {
         self.address
     }
 
-    /// A stream by way of `address`: the client's end and the server's, with nothing on its way.
-    pub async fn connect(&self, address: SocketAddr) -> (TcpStream, TcpStream) {
+    /// A stream by way of `address`: the client's end and the server's, with nothing on its way. Nothing where the client was
+    /// reset before the server had it.
+    pub async fn connect(&self, address: SocketAddr) -> Option<(TcpStream, TcpStream)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.awaited.lock().unwrap().insert(number, sender);
-        let mut client = TcpStream::connect(address).await.unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        shrink(&client);
+        let mut client = client.connect(address).await.unwrap();
         client.write_u64(number).await.unwrap();
-        (client, receiver.await.unwrap())
+        tokio::select! {
+            server = receiver => Some((client, server.unwrap())),
+            _ = client.ready(Interest::ERROR) => None,
+        }
     }
+}
+
+/// Accepted sockets have what their listener has.
+fn shrink(socket: &TcpSocket) {
+    socket.set_send_buffer_size(BUFFER).unwrap();
+    socket.set_recv_buffer_size(BUFFER).unwrap();
 }
