@@ -231,8 +231,11 @@ impl Session {
                 self.wake(id);
             }
             (Frame::Pong { seq, .. }, State::Attached) => {
-                carrier.live.on_pong(now, seq);
+                let took = carrier.live.on_pong(now, seq);
                 carrier.confirm(seq);
+                if let Some(took) = took.filter(|_| self.express() == Some(id)) {
+                    self.judge_queue(now, took);
+                }
             }
             (Frame::Want { carriers }, State::Attached) => self.on_wanted(carriers),
             (Frame::Resume { last, reports }, State::Attached) if !carrier.reported => {

@@ -23,7 +23,7 @@ const FAILURES: u8 = 2;
 const REST: Duration = Duration::from_secs(30);
 
 /// The way's own queue is full when a small frame takes this much longer than the way alone, in percent: more carriers only make it longer.
-const QUEUE: u32 = 60;
+const QUEUE: u32 = 20;
 
 /// Measures what is sent, and asks for carriers.
 #[derive(Debug)]

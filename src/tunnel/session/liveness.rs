@@ -79,15 +79,22 @@ impl Liveness {
         }
     }
 
-    pub(super) fn on_pong(&mut self, now: Instant, seq: u64) {
-        if let Some((asked, at)) = self.pending
-            && asked == seq
-        {
-            self.pending = None;
-            let sample = now.saturating_duration_since(at);
-            self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
-            self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
+    /// The answer to a ping: how long that took, if it is to the last one.
+    pub(super) fn on_pong(&mut self, now: Instant, seq: u64) -> Option<Duration> {
+        let (_, at) = self.pending.take_if(|(asked, _)| *asked == seq)?;
+        let sample = now.saturating_duration_since(at);
+        self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
+        self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
+        Some(sample)
+    }
+
+    /// Has a ping go out now, unless one is on its way or was asked for within `pause`.
+    pub(super) fn probe(&mut self, now: Instant, pause: Duration) -> bool {
+        let due = self.pending.is_none() && now.saturating_duration_since(self.last_ping) >= pause;
+        if due {
+            self.hurry();
         }
+        due
     }
 
     /// Smoothed round trip.

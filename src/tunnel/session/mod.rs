@@ -28,6 +28,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod batch;
+mod breadth;
 mod carriers;
 mod chunks;
 mod demand;
@@ -56,6 +57,7 @@ pub use error::{CarrierEnd, OpenError, OpenFailure, Refusal, SessionEnd, StreamE
 pub use frame::Side;
 pub use streams::{OpenRefused, Read};
 
+use breadth::Breadth;
 use carriers::Carrier;
 use demand::Demand;
 use resume::Incarnation;
@@ -230,6 +232,7 @@ pub struct Session {
     opens: OpenRate,
     events: VecDeque<Event>,
     demand: Demand,
+    breadth: Breadth,
     /// Carriers asked for by either side, at most so far.
     wanted: u8,
     counters: Counters,
@@ -288,6 +291,7 @@ impl Session {
             opens,
             events: VecDeque::new(),
             demand: Demand::new(),
+            breadth: Breadth::new(),
             wanted: FIRST_CARRIERS,
             counters: Counters::default(),
             armed: None,

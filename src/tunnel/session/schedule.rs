@@ -24,6 +24,8 @@ const CRUMB: i64 = 1024;
 const MIN_PIECE: usize = 1024;
 /// Carriers from which on one of them is kept free of bulk on a long way.
 const EXPRESS_OF: usize = 3;
+/// Pause between questions for the length of the way's queue, at least.
+const PROBE: Duration = Duration::from_millis(200);
 /// A carrier is stuck when it has not pulled for so long although it has data.
 const STUCK_AFTER: Duration = Duration::from_millis(2);
 
@@ -59,6 +61,30 @@ impl Session {
         first.filter(|_| healthy().count() >= EXPRESS_OF)
     }
 
+    /// Carriers that take bulk now: on a long way the healthy ones of the lowest slots but the one kept free, as many as fill it.
+    /// `None` for all of them.
+    fn chosen(&self, express: Option<CarrierId>) -> Option<Vec<CarrierId>> {
+        let most = self.breadth.most();
+        let express = express.filter(|_| most < usize::from(super::SLOTS))?;
+        let mut healthy: Vec<_> = self
+            .carriers
+            .iter()
+            .filter(|(id, c)| c.is_healthy() && **id != express)
+            .map(|(&id, c)| (c.slot, id))
+            .collect();
+        healthy.sort_unstable_by_key(|&(slot, id)| (slot, id.0));
+        Some(healthy.into_iter().take(most).map(|(_, id)| id).collect())
+    }
+
+    /// The carrier without bulk was asked how long the way takes now.
+    pub(super) fn judge_queue(&mut self, now: Instant, took: Duration) {
+        let there = self.carriers.values().filter(|carrier| carrier.is_healthy()).count().saturating_sub(1);
+        let used = there.min(self.breadth.most());
+        if self.breadth.on_rtt(now, took, self.way(), used, there) {
+            self.schedule_all();
+        }
+    }
+
     /// Has some healthy carrier pull, unless one is about to anyway.
     pub(super) fn wake_any(&mut self) {
         if let Some(express) = self.express() {
@@ -84,17 +110,20 @@ impl Session {
     /// Puts a stream that has data into a carrier's queue.
     pub(super) fn schedule(&mut self, sid: u64) {
         let express = self.express();
+        let chosen = self.chosen(express);
         let Some(stream) = self.streams.get_mut(&sid) else {
             return;
         };
         if stream.queued || !stream.is_sendable() {
             return;
         }
+        let takes_bulk = |id: CarrierId| chosen.as_ref().is_none_or(|chosen| chosen.contains(&id));
         let opening = matches!(stream.phase, Phase::Opening { .. });
         let small = stream.send.burst < SMALL_BURST;
         let usable = |id: &CarrierId| {
             self.carriers.get(id).is_some_and(|c| c.is_healthy() || (opening && c.carries()))
                 && (opening || express.is_none_or(|express| small == (express == *id)))
+                && (opening || small || takes_bulk(*id))
         };
         let home = stream.home.filter(usable).or_else(|| {
             if opening {
@@ -103,7 +132,8 @@ impl Session {
             if small && express.is_some() {
                 return express;
             }
-            let healthy = self.carriers.iter().filter(|(id, carrier)| carrier.is_healthy() && Some(**id) != express);
+            let bulk = |id: CarrierId| Some(id) != express && (small || takes_bulk(id));
+            let healthy = self.carriers.iter().filter(|(id, carrier)| carrier.is_healthy() && bulk(**id));
             let any = || self.carriers.iter().filter(|(_, carrier)| carrier.carries());
             let least =
                 |(_, carrier): &(&CarrierId, &Carrier)| (carrier.small.len() + carrier.bulk.len(), !carrier.idle);
@@ -141,7 +171,10 @@ impl Session {
         let needed =
             |carrier: &Carrier| is_stuck(carrier, now) || (stripes && !carrier.idle && !carrier.bulk.is_empty());
         if home.and_then(|home| self.carriers.get(&home)).is_some_and(needed) {
-            let free = |(id, c): &(&CarrierId, &Carrier)| c.idle && c.is_healthy() && Some(**id) != express;
+            let chosen = self.chosen(express);
+            let takes_bulk = |id: &CarrierId| chosen.as_ref().is_none_or(|chosen| chosen.contains(id));
+            let free =
+                |(id, c): &(&CarrierId, &Carrier)| c.idle && c.is_healthy() && Some(**id) != express && takes_bulk(id);
             let helper = self.carriers.iter().find(free).map(|(&id, _)| id);
             if let Some(helper) = helper {
                 self.wake(helper);
@@ -177,6 +210,7 @@ impl Session {
             }
             if batch.len() > before {
                 self.weigh(now, id, batch.len() >= most);
+                self.probe_queue(now);
             }
         }
         if let Some(carrier) = self.carriers.get_mut(&id) {
@@ -192,7 +226,7 @@ impl Session {
             return;
         }
         let carriers = self.demand.want();
-        if usize::from(carriers) > healthy {
+        if usize::from(carriers) > healthy && healthy.saturating_sub(1) <= self.breadth.most() {
             match self.config.side {
                 super::Side::Dialler => self.on_wanted(carriers),
                 super::Side::Listener => {
@@ -201,6 +235,16 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// While bulk flows on a long way: how long is the queue?
+    fn probe_queue(&mut self, now: Instant) {
+        let pause = self.way().max(PROBE);
+        if let Some(express) = self.express()
+            && let Some(carrier) = self.carriers.get_mut(&express)
+        {
+            carrier.live.probe(now, pause);
         }
     }
 
@@ -279,13 +323,24 @@ impl Session {
 
     fn pull_data(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
         let express = self.express();
+        let bulk = express != Some(id) && self.chosen(express).is_none_or(|chosen| chosen.contains(&id));
         // Small streams may take three quarters of what is left while bulk waits: bulk never starves.
         let small_until = batch.len() + most.saturating_sub(batch.len()) / 4 * 3;
         while batch.len() < most {
             let Some(carrier) = self.carriers.get_mut(&id) else {
                 return;
             };
-            let small = !carrier.small.is_empty() && (batch.len() < small_until || carrier.bulk.is_empty());
+            if carrier.small.is_empty() && !bulk && express != Some(id) {
+                // What waits here is others' work now.
+                for sid in std::mem::take(&mut carrier.bulk) {
+                    if let Some(stream) = self.streams.get_mut(&sid) {
+                        stream.queued = false;
+                    }
+                    self.schedule(sid);
+                }
+                break;
+            }
+            let small = !carrier.small.is_empty() && (batch.len() < small_until || carrier.bulk.is_empty() || !bulk);
             let Some(&sid) = (if small { &carrier.small } else { &carrier.bulk }).front() else {
                 break;
             };
@@ -317,7 +372,7 @@ impl Session {
             }
         }
         let stripes = self.stripes();
-        if express != Some(id) && (batch.is_empty() || (stripes && batch.len() < most)) {
+        if bulk && (batch.is_empty() || (stripes && batch.len() < most)) {
             self.help(now, id, most, stripes, batch);
         }
     }
