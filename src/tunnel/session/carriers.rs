@@ -58,10 +58,10 @@ pub(super) struct Carrier {
 pub(super) enum State {
     Greeting,
     Waiting,
-    /// ATTACH was sent, for a new session or the present one.
+    /// ATTACH was sent, for a new session or the one that was present then.
     Attaching {
         epoch: u64,
-        fresh: bool,
+        session: Option<[u8; 16]>,
     },
     Attached,
     Closing,
@@ -144,7 +144,7 @@ impl Session {
             boot: self.config.boot,
             side: self.config.side,
             early: EARLY,
-            session: self.incarnation.as_ref().map_or([0; 16], |incarnation| incarnation.id),
+            session: self.present_session().unwrap_or([0; 16]),
             link: self.config.link.clone(),
         };
         let carrier = Carrier {

@@ -101,7 +101,7 @@ impl Session {
             self.carriers.iter().filter(|(_, carrier)| carrier.state == State::Waiting).map(|(&id, _)| id).collect();
         for id in waiting {
             // A session is begun on one carrier; the others join it.
-            let beginning = self.carriers.values().any(|c| matches!(c.state, State::Attaching { fresh: true, .. }));
+            let beginning = self.carriers.values().any(|c| matches!(c.state, State::Attaching { session: None, .. }));
             if self.incarnation.is_none() && beginning {
                 return;
             }
@@ -119,11 +119,12 @@ impl Session {
         self.epoch += 1;
         let epoch = self.epoch;
         let (session, key) = match &self.incarnation {
-            Some(incarnation) => (incarnation.id, incarnation.key),
-            None => (NONE, self.keyring.derive(&carrier.binding, &self.config.boot, &hello.boot).1),
+            Some(incarnation) => (Some(incarnation.id), incarnation.key),
+            None => (None, self.keyring.derive(&carrier.binding, &self.config.boot, &hello.boot).1),
         };
         let proof = self.keyring.proof(&key, &carrier.binding, epoch, carrier.slot);
-        carrier.state = State::Attaching { epoch, fresh: session == NONE };
+        carrier.state = State::Attaching { epoch, session };
+        let session = session.unwrap_or(NONE);
         carrier.outbox.push_back(Frame::Attach(Attach { session, epoch, slot: carrier.slot, proof }));
         self.wake(id);
     }
@@ -206,21 +207,22 @@ impl Session {
         let Some(carrier) = self.carriers.get(&id) else {
             return;
         };
-        let (State::Attaching { epoch: asked, fresh }, Some(hello)) = (carrier.state, carrier.hello.clone()) else {
+        let (State::Attaching { epoch: asked, session: joined }, Some(hello)) = (carrier.state, carrier.hello.clone())
+        else {
             return;
         };
         let slot = carrier.slot;
-        let known = if fresh {
-            let (derived, key) = self.keyring.derive(&carrier.binding, &self.config.boot, &hello.boot);
-            if derived == session && self.incarnation.is_none() {
-                self.incarnation = Some(Incarnation::new(self.config.side, session, key, &hello));
-            }
-            derived
-        } else {
-            self.incarnation.as_ref().map_or(NONE, |incarnation| incarnation.id)
-        };
-        if known != session || epoch != asked {
+        let (begun, key) = self.keyring.derive(&carrier.binding, &self.config.boot, &hello.boot);
+        if joined.unwrap_or(begun) != session || epoch != asked {
             return self.refuse_carrier(id, Refusal::BadProof, "ATTACH_OK names another session".to_owned());
+        }
+        if joined.is_none() && self.incarnation.is_none() {
+            self.incarnation = Some(Incarnation::new(self.config.side, session, key, &hello));
+        }
+        if self.present_session() != Some(session) {
+            // It ended here while the answer was on its way.
+            let why = self.last_end.clone().unwrap_or(SessionEnd::ByUs);
+            return self.close_carrier(id, CarrierEnd::SessionEnded(why));
         }
         self.fence(now, id, slot);
         self.on_attached(id);
@@ -230,16 +232,25 @@ impl Session {
     pub(super) fn on_attach_refused(&mut self, now: Instant, id: CarrierId, reason: u8, detail: String) {
         let reason = Refusal::from_code(reason);
         let state = self.carriers.get(&id).map(|carrier| carrier.state);
-        if reason == Refusal::UnknownSession && matches!(state, Some(State::Attaching { fresh: false, .. })) {
+        if reason == Refusal::UnknownSession
+            && let Some(State::Attaching { session: Some(forgotten), .. }) = state
+        {
             if let Some(carrier) = self.carriers.get_mut(&id) {
                 carrier.state = State::Waiting;
             }
-            self.end_session(now, SessionEnd::Forgotten);
+            // Another carrier may have heard it first, and have begun the next session, which is not meant.
+            if self.present_session() == Some(forgotten) {
+                self.end_session(now, SessionEnd::Forgotten);
+            }
             self.attach_waiting(now);
         } else {
             self.close_carrier(id, CarrierEnd::RefusedByPeer { reason, detail });
             self.attach_waiting(now);
         }
+    }
+
+    pub(super) fn present_session(&self) -> Option<[u8; 16]> {
+        self.incarnation.as_ref().map(|incarnation| incarnation.id)
     }
 
     fn refuse_carrier(&mut self, id: CarrierId, reason: Refusal, detail: String) {

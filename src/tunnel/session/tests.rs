@@ -509,3 +509,60 @@ fn an_open_for_draining_endpoints_is_refused_on_both_sides() {
     assert_eq!(pair.dialler.open("host", 1), Err(OpenError::Draining("the peer")));
     assert_eq!(pair.listener.open("host", 1), Err(OpenError::Draining("this side")));
 }
+
+/// The listener gave the session up, two carriers ask for it, and the second one's refusal comes when the next session stands.
+#[test]
+fn a_late_refusal_of_a_session_that_is_over_leaves_the_next_one_alone() {
+    let listener = SessionConfig { park: Duration::from_secs(1), ..config(Side::Listener) };
+    let mut pair = Pair::with(SessionConfig { park: Duration::from_secs(60), ..config(Side::Dialler) }, listener);
+    let (near, far) = pair.attached(0, 1);
+    pair.dialler.carrier_lost(pair.now, near);
+    pair.listener.carrier_lost(pair.now, far);
+    pair.now += Duration::from_secs(2);
+    pair.listener.handle_timeout(pair.now);
+    assert!(pair.dialler.has_session() && !pair.listener.has_session());
+
+    let (first, second) = (pair.connect(0, 2), pair.connect(1, 3));
+    let mut refusals = Vec::new();
+    for (near, far) in [second, first] {
+        for frame in pull(&mut pair.listener, pair.now, far) {
+            pair.dialler.handle_frame(pair.now, near, frame);
+        }
+        for frame in pull(&mut pair.dialler, pair.now, near) {
+            pair.listener.handle_frame(pair.now, far, frame);
+        }
+        refusals.push(pull(&mut pair.listener, pair.now, far));
+    }
+    assert!(matches!(refusals[..], [ref late, _] if matches!(late[..], [Frame::AttachRefused { .. }])));
+    let (early, late) = (refusals.pop().unwrap(), refusals.pop().unwrap());
+    early.into_iter().for_each(|frame| pair.dialler.handle_frame(pair.now, first.0, frame));
+    pair.exchange(first);
+    let id = pair.stream(first);
+
+    late.into_iter().for_each(|frame| pair.dialler.handle_frame(pair.now, second.0, frame));
+    pair.exchange(second);
+    assert_eq!(pair.dialler.opened(id), Some(Ok(())));
+    assert_eq!(pair.dialler.carriers().filter(|carrier| carrier.attached).count(), 2);
+}
+
+/// What the dialler answers when its session ended while ATTACH_OK was on its way: no proof was wrong.
+#[test]
+fn an_attach_that_comes_too_late_is_closed_for_the_session_that_ended() {
+    let dialler = SessionConfig { park: Duration::from_secs(1), ..config(Side::Dialler) };
+    let mut pair = Pair::with(dialler, config(Side::Listener));
+    let (near, far) = pair.attached(0, 1);
+    pair.dialler.carrier_lost(pair.now, near);
+    pair.listener.carrier_lost(pair.now, far);
+    let (near, far) = pair.connect(0, 2);
+    let hello = pull(&mut pair.listener, pair.now, far);
+    hello.into_iter().for_each(|frame| pair.dialler.handle_frame(pair.now, near, frame));
+    let attach = pull(&mut pair.dialler, pair.now, near);
+    attach.into_iter().for_each(|frame| pair.listener.handle_frame(pair.now, far, frame));
+    let attached = pull(&mut pair.listener, pair.now, far);
+    pair.now += Duration::from_secs(2);
+    pair.dialler.handle_timeout(pair.now);
+    events(&mut pair.dialler);
+    attached.into_iter().for_each(|frame| pair.dialler.handle_frame(pair.now, near, frame));
+    let ended = CarrierEnd::SessionEnded(SessionEnd::ParkExpired(Duration::from_secs(1)));
+    assert_eq!(events(&mut pair.dialler), [Event::Close(near, ended)]);
+}
