@@ -87,9 +87,10 @@ pub fn read(bytes: &[u8]) -> Hello {
 /// What broke a rule.
 struct Broken(&'static str);
 
-/// The first handshake message without its header, once all of it is there.
+/// The first handshake message without its header, once all of it is there. What follows it is not looked at: a verdict stays
+/// the same however much of that has come.
 fn handshake(bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
-    let mut there = 0;
+    let (mut there, mut whole) = (0, HANDSHAKE_HEADER);
     let mut header = [0; HANDSHAKE_HEADER];
     for fragment in Fragments(bytes) {
         let fragment = fragment?;
@@ -98,17 +99,19 @@ fn handshake(bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
             header[there..there + taken].copy_from_slice(&fragment[..taken]);
         }
         there += fragment.len();
-    }
-    if there > 0 && header[0] != CLIENT_HELLO {
-        return Err(Broken("its first handshake message is no ClientHello"));
-    }
-    if there < HANDSHAKE_HEADER {
-        return Ok(None);
-    }
-    let whole =
-        HANDSHAKE_HEADER + usize::from(header[1]) * 0x1_0000 + usize::from(header[2]) * 0x100 + usize::from(header[3]);
-    if whole > HELLO_MAX {
-        return Err(Broken("its ClientHello is longer than 16384 bytes"));
+        if there > 0 && header[0] != CLIENT_HELLO {
+            return Err(Broken("its first handshake message is no ClientHello"));
+        }
+        if there >= HANDSHAKE_HEADER {
+            let [_, high, middle, low] = header.map(usize::from);
+            whole = HANDSHAKE_HEADER + high * 0x1_0000 + middle * 0x100 + low;
+        }
+        if whole > HELLO_MAX {
+            return Err(Broken("its ClientHello is longer than 16384 bytes"));
+        }
+        if there >= whole {
+            break;
+        }
     }
     if there < whole {
         return Ok(None);
@@ -116,6 +119,9 @@ fn handshake(bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
     let mut hello = Vec::with_capacity(there);
     for fragment in Fragments(bytes) {
         hello.extend_from_slice(fragment?);
+        if hello.len() >= whole {
+            break;
+        }
     }
     hello.truncate(whole);
     hello.drain(..HANDSHAKE_HEADER);
@@ -421,5 +427,15 @@ pub(super) mod tests {
             bytes[at] = to;
             let _ = read(&bytes);
         }
+    }
+
+    #[test]
+    fn what_follows_a_hello_changes_no_verdict() {
+        let mut bytes = hello("b0.orange.example", true);
+        let verdict = read(&bytes);
+        assert_eq!(verdict, Hello::Sni("b0.orange.example".to_owned()));
+        // A handshake record of no length: broken, and not the hello's.
+        bytes.extend([HANDSHAKE, 3, 1, 0, 0]);
+        assert_eq!(read(&bytes), verdict);
     }
 }
