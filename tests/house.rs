@@ -65,6 +65,7 @@ fn is_test_file(name: &str) -> bool {
             || file.ends_with("_test.rs")
             || file.ends_with("_tests.rs")
     }) || name.contains("/tests/")
+        || name.contains("/sim/")
 }
 
 #[test]

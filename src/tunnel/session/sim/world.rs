@@ -1,0 +1,872 @@
+//! Two sessions, the carriers between them, and the applications at both ends, in virtual time.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::flow::{End, Flow, Habit};
+use super::random::Random;
+use super::shape::Shape;
+use crate::tunnel::session::frame::{self, Decoded, Frame};
+use crate::tunnel::session::tests::{Toy, start};
+use crate::tunnel::session::window::{EARLY, LEAST};
+use crate::tunnel::session::{
+    Batch, CarrierEnd, CarrierId, Counters, Event, OpenFailure, OpenRefused, Refusal, SLOTS, Session, SessionEnd,
+    StreamId,
+};
+
+/// What a socket takes before it is full, in bytes.
+const SOCKET: usize = 40_000;
+/// Pause between dials while nothing is lost any more.
+const REDIAL: Duration = Duration::from_millis(200);
+
+/// A carrier between the two; pairs are by side, of what arrives there.
+struct Wire {
+    ids: [CarrierId; 2],
+    slot: u8,
+    delay: Duration,
+    /// Encoded batches by arrival.
+    flying: [VecDeque<(Instant, Bytes)>; 2],
+    /// Bytes in `flying`.
+    load: [usize; 2],
+    /// Whether each end still has it.
+    open: [bool; 2],
+    /// The session wants it closed; what it has to say last may still go.
+    closing: [bool; 2],
+    /// What is sent there goes nowhere, and nobody is told.
+    hole: [bool; 2],
+    /// The last pull was empty: it is not pulled before the session wakes it.
+    asleep: [bool; 2],
+}
+
+impl Wire {
+    fn is_good(&self) -> bool {
+        self.open == [true; 2] && self.hole == [false; 2] && self.closing == [false; 2]
+    }
+}
+
+/// One process: its session, and what was seen of it.
+struct Process {
+    session: Session,
+    boot: u8,
+    serials: HashMap<StreamId, usize>,
+    /// Offers that wait for an answer.
+    offers: Vec<(StreamId, usize)>,
+    /// Its peer restarted or gave the session up, so that the session may end.
+    disturbed: bool,
+    /// It ended the session itself.
+    ending: bool,
+    ended: bool,
+    /// Sessions of it that ended, as seen last.
+    seen_ended: u32,
+    parked_at: Option<Instant>,
+    frozen_until: Option<Instant>,
+    opened: u64,
+    accepted: u64,
+    /// Sums of the processes before it.
+    before: Counters,
+}
+
+/// What a schedule came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    pub(super) streams: u64,
+    /// Streams of which every byte arrived in both directions.
+    pub(super) whole: u64,
+    pub(super) bytes: u64,
+    pub(super) replayed: u64,
+    pub(super) kills: u64,
+    pub(super) resumes: u64,
+    pub(super) restarts: u64,
+    pub(super) expired: u64,
+}
+
+pub(super) struct World {
+    random: Random,
+    shape: Shape,
+    now: Instant,
+    sides: [Process; 2],
+    wires: Vec<Wire>,
+    flows: Vec<Flow>,
+    /// Those of which an end is not released.
+    live: Vec<usize>,
+    /// Frames that arrive a second time: where, in which session, what.
+    echoes: Vec<(usize, u32, u8, Frame)>,
+    echoed: u64,
+    wanted: u8,
+    no_dial_until: Option<Instant>,
+    redial_at: Instant,
+    calm: bool,
+    progress: bool,
+    tally: Tally,
+    /// Says what happens.
+    told: bool,
+    begun: Instant,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, told: bool) -> Self {
+        let mut random = Random::new(seed);
+        let shape = Shape::new(&mut random);
+        let sides = [0, 1].map(|side| Process {
+            session: Session::new(shape.config(side, 0), Box::new(Toy)),
+            boot: 0,
+            serials: HashMap::new(),
+            offers: Vec::new(),
+            disturbed: false,
+            ending: false,
+            ended: false,
+            seen_ended: 0,
+            parked_at: None,
+            frozen_until: None,
+            opened: 0,
+            accepted: 0,
+            before: Counters::default(),
+        });
+        let now = start();
+        Self {
+            random,
+            shape,
+            now,
+            sides,
+            wires: Vec::new(),
+            flows: Vec::new(),
+            live: Vec::new(),
+            echoes: Vec::new(),
+            echoed: 0,
+            wanted: 2,
+            no_dial_until: None,
+            redial_at: now,
+            calm: false,
+            progress: false,
+            tally: Tally::default(),
+            told,
+            begun: now,
+        }
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.told {
+            println!("{:10.6} {}", (self.now - self.begun).as_secs_f64(), what());
+        }
+    }
+
+    /// Runs the schedule to its end and judges it.
+    pub(super) fn run(mut self) -> Tally {
+        for _ in 0..self.shape.steps {
+            self.happen();
+            self.events();
+            self.now += Duration::from_micros(self.random.below(self.shape.tempo));
+            self.step();
+        }
+        self.settle();
+        self.judge();
+        self.tally
+    }
+
+    fn strikes(&mut self, one_in: Option<u64>) -> bool {
+        one_in.is_some_and(|one_in| self.random.chance(one_in))
+    }
+
+    /// What happens to the two between steps.
+    fn happen(&mut self) {
+        if self.random.chance(self.shape.connects) && self.no_dial_until.is_none_or(|until| until <= self.now) {
+            self.connect();
+        }
+        if self.random.chance(self.shape.opens) {
+            self.open();
+        }
+        if self.random.chance(self.shape.kills) && !self.wires.is_empty() {
+            let at = self.random.index(self.wires.len());
+            self.hurt(at);
+        }
+        if self.strikes(self.shape.outages) {
+            for at in 0..self.wires.len() {
+                self.hurt(at);
+            }
+            let lasts = Duration::from_millis(self.random.below(9000));
+            self.no_dial_until = Some(self.now + lasts);
+            if self.random.chance(2) {
+                self.pass(lasts);
+            }
+        }
+        if self.strikes(self.shape.freezes) {
+            let side = self.random.index(2);
+            self.sides[side].frozen_until = Some(self.now + Duration::from_millis(self.random.below(8000)));
+        }
+        if self.strikes(self.shape.drains) {
+            let side = self.random.index(2);
+            self.sides[side].session.drain();
+        }
+        if self.strikes(self.shape.restarts) {
+            let side = self.random.index(2);
+            self.restart(side);
+        }
+        if self.strikes(self.shape.echoes) {
+            self.echo();
+        }
+    }
+
+    /// A new carrier, sometimes in the slot of one that lives.
+    fn connect(&mut self) {
+        let slots = self.shape.slots.max(self.wanted.min(self.shape.slots * 2)).min(SLOTS);
+        let slot = self.random.below(u64::from(slots)) as u8;
+        if self.wires.iter().any(|wire| wire.slot == slot && wire.is_good()) && !self.random.chance(8) {
+            return;
+        }
+        self.connect_in(slot);
+    }
+
+    fn connect_in(&mut self, slot: u8) {
+        let mut binding = [0; 32];
+        binding[..8].copy_from_slice(&self.random.next().to_le_bytes());
+        let ids = [0, 1]
+            .map(|side| self.sides[side].session.carrier_opened(self.now, if side == 0 { slot } else { 0 }, binding));
+        let (least, more) = self.shape.delay;
+        let delay = Duration::from_micros(least + self.random.below(more));
+        self.wires.push(Wire {
+            ids,
+            slot,
+            delay,
+            flying: Default::default(),
+            load: [0; 2],
+            open: [true; 2],
+            closing: [false; 2],
+            hole: [false; 2],
+            asleep: [false; 2],
+        });
+        self.tell(|| format!("dialled {ids:?} in slot {slot}"));
+        self.progress = true;
+    }
+
+    /// A carrier breaks, or takes bytes without giving them, in one direction or in both.
+    fn hurt(&mut self, at: usize) {
+        self.tally.kills += 1;
+        self.tell(|| format!("hurt {:?}", self.wires[at].ids));
+        match self.random.below(6) {
+            0 => self.wires[at].hole = [true; 2],
+            1 => self.wires[at].hole[0] = true,
+            2 => self.wires[at].hole[1] = true,
+            // One end learns of it now, the other behind what flies; meanwhile what it sends is lost.
+            side => self.close_end(at, side as usize % 2),
+        }
+    }
+
+    fn close_end(&mut self, at: usize, side: usize) {
+        let wire = &mut self.wires[at];
+        if std::mem::replace(&mut wire.open[side], false) {
+            wire.flying[side].clear();
+            wire.load[side] = 0;
+            let id = wire.ids[side];
+            self.sides[side].session.carrier_lost(self.now, id);
+            self.progress = true;
+        }
+    }
+
+    /// The process of a side is replaced: at once, or after it said goodbye.
+    fn restart(&mut self, side: usize) {
+        self.tally.restarts += 1;
+        self.tell(|| format!("{side}: restarts"));
+        self.events();
+        if self.random.chance(2) {
+            self.sides[side].ending = true;
+            self.sides[side].session.end(self.now);
+            for at in 0..self.wires.len() {
+                self.pull(at, side);
+            }
+        }
+        let mute = self.random.chance(3);
+        for wire in &mut self.wires {
+            wire.open[side] = false;
+            wire.flying[side].clear();
+            wire.load[side] = 0;
+            // A host that died sends nothing more, not even an end.
+            wire.hole[1 - side] |= mute;
+        }
+        let old = &self.sides[side];
+        let boot = old.boot + 1;
+        let before = sum(old.before, old.session.counters());
+        let session = Session::new(self.shape.config(side, boot), Box::new(Toy));
+        let (opened, accepted) = (old.opened, old.accepted);
+        self.sides[side] = Process {
+            session,
+            boot,
+            serials: HashMap::new(),
+            offers: Vec::new(),
+            disturbed: false,
+            ending: false,
+            ended: false,
+            seen_ended: 0,
+            parked_at: None,
+            frozen_until: None,
+            opened,
+            accepted,
+            before,
+        };
+        self.sides[1 - side].disturbed = true;
+        for flow in &mut self.flows {
+            if let Some(end) = &mut flow.ends[side]
+                && !end.released
+            {
+                end.released = true;
+                flow.cut = true;
+            }
+        }
+        self.echoes.clear();
+        self.events();
+    }
+
+    fn open(&mut self) {
+        let side = self.random.index(2);
+        if self.is_frozen(side) {
+            return;
+        }
+        let serial = self.flows.len();
+        // The name tells the other end which stream it is.
+        if let Ok(id) = self.sides[side].session.open(&format!("s{serial}"), 9092) {
+            let end = self.end(id, false);
+            let mut ends = [None, None];
+            ends[side] = Some(end);
+            self.flows.push(Flow { ends, cut: false });
+            self.live.push(serial);
+            self.sides[side].opened += 1;
+            self.sides[side].serials.insert(id, serial);
+            self.tally.streams += 1;
+        }
+    }
+
+    fn end(&mut self, id: StreamId, opened: bool) -> End {
+        let plan = if self.random.chance(3) { self.random.below(self.shape.plan) } else { self.random.below(3000) };
+        let habit = if self.strikes(self.shape.never) {
+            Habit::Never
+        } else if self.strikes(self.shape.slow) {
+            Habit::Slow(2 + self.random.below(20))
+        } else {
+            Habit::Quick
+        };
+        End::new(id, plan, habit, opened)
+    }
+
+    fn is_frozen(&self, side: usize) -> bool {
+        self.sides[side].frozen_until.is_some_and(|until| self.now < until)
+    }
+
+    /// What arrived arrives again by another way; and somebody wants more carriers.
+    fn echo(&mut self) {
+        let side = self.random.index(2);
+        let session = &self.sides[side].session;
+        let attached: Vec<_> =
+            session.carriers().filter(|carrier| carrier.attached).map(|carrier| carrier.id).collect();
+        if attached.is_empty() || self.is_frozen(side) {
+            return;
+        }
+        let id = self.random.one_of(&attached);
+        if self.random.chance(4) {
+            let carriers = self.random.below(256) as u8;
+            self.sides[side].session.handle_frame(self.now, id, Frame::Want { carriers });
+        } else if !self.echoes.is_empty() {
+            let at = self.random.index(self.echoes.len());
+            let (to, number, boot, frame) = &self.echoes[at];
+            let process = &mut self.sides[*to];
+            if *to == side && *number == process.session.ended && *boot == process.boot {
+                if let Frame::Data { data, .. } = frame {
+                    self.echoed += data.len() as u64;
+                }
+                let frame = frame.clone();
+                process.session.handle_frame(self.now, id, frame);
+            }
+            self.echoes.swap_remove(at);
+        }
+        self.events();
+    }
+
+    /// Everybody acts once.
+    fn step(&mut self) {
+        self.applications();
+        self.network();
+        self.timers();
+        self.events();
+        for process in &self.sides {
+            let (received, sent) = process.session.buffered();
+            let half = self.shape.buffered / 2;
+            let streams = process.session.streams() as u64;
+            assert!(sent <= half + streams * LEAST, "{sent} bytes kept for replay by {streams} streams, limit {half}");
+            let most = 2 * half + (streams + 1) * u64::from(EARLY);
+            assert!(received <= most, "{received} bytes received by {streams} streams, limit {half}");
+        }
+    }
+
+    fn timers(&mut self) {
+        for side in 0..2 {
+            if !self.is_frozen(side) && self.sides[side].session.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                self.sides[side].session.handle_timeout(self.now);
+                self.progress = true;
+            }
+        }
+    }
+
+    /// When anything is due by itself.
+    fn next_event(&mut self) -> Option<Instant> {
+        let frozen = self.sides.each_ref().map(|process| process.frozen_until);
+        let awake = |at: Instant, side: usize| frozen[side].map_or(at, |until| at.max(until));
+        let flying = self.wires.iter().flat_map(|wire| {
+            [0, 1].map(|side| wire.flying[side].front().map(|&(at, _)| awake(at, side))).into_iter().flatten()
+        });
+        let flying = flying.min();
+        let mut next = flying;
+        for side in 0..2 {
+            if let Some((at, _)) = self.sides[side].session.poll_timeout() {
+                let at = awake(at, side);
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        next
+    }
+
+    /// Time passes while nobody writes or reads.
+    fn pass(&mut self, lasts: Duration) {
+        self.events();
+        let until = self.now + lasts;
+        while self.now < until {
+            let next = self.next_event().map_or(until, |at| at.min(until));
+            self.now = next.max(self.now + Duration::from_micros(50));
+            self.network();
+            self.timers();
+            self.events();
+        }
+    }
+
+    /// Moves bytes: each carrier that was woken pulls, what is due arrives.
+    fn network(&mut self) {
+        for at in 0..self.wires.len() {
+            for side in 0..2 {
+                if !self.wires[at].open[side] || self.is_frozen(side) {
+                    continue;
+                }
+                self.pull(at, side);
+                self.arrive(at, side);
+                if self.wires[at].closing[side] && (self.calm || self.random.chance(2)) {
+                    self.pull(at, side);
+                    self.close_end(at, side);
+                }
+            }
+            // The end of one side reaches the other behind what flies.
+            for side in 0..2 {
+                let wire = &self.wires[at];
+                let cut = wire.open[side] && !wire.open[1 - side] && wire.flying[side].is_empty() && !wire.hole[side];
+                if cut && !self.is_frozen(side) {
+                    self.close_end(at, side);
+                }
+            }
+        }
+        self.events();
+        self.wires.retain(|wire| wire.open != [false; 2]);
+    }
+
+    fn pull(&mut self, at: usize, side: usize) {
+        let wire = &mut self.wires[at];
+        while wire.open[side]
+            && !wire.asleep[side]
+            && wire.load[1 - side] < SOCKET
+            && (self.calm || self.random.below(4) != 0)
+        {
+            let mut batch = Batch::new(1 + 3000 + self.random.below(30_000) as usize);
+            let most = 2000 + self.random.below(40_000) as usize;
+            self.sides[side].session.pull(self.now, wire.ids[side], most, &mut batch);
+            let mut out = Vec::with_capacity(batch.len());
+            let each = |parts: &[&[u8]]| {
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+                Ok::<_, ()>(())
+            };
+            batch.for_each_record(each).unwrap();
+            wire.asleep[side] = out.is_empty();
+            if out.is_empty() {
+                break;
+            }
+            self.progress = true;
+            if wire.open[1 - side] && !wire.hole[1 - side] {
+                let jitter = Duration::from_micros(self.random.below(2000));
+                let after = wire.flying[1 - side].back().map_or(self.now, |&(at, _)| at);
+                wire.load[1 - side] += out.len();
+                wire.flying[1 - side].push_back((after.max(self.now + wire.delay + jitter), out.into()));
+            }
+        }
+    }
+
+    fn arrive(&mut self, at: usize, side: usize) {
+        let wire = &mut self.wires[at];
+        let process = &mut self.sides[side];
+        while let Some((due, _)) = wire.flying[side].front()
+            && *due <= self.now
+        {
+            let (_, mut input) = wire.flying[side].pop_front().unwrap();
+            wire.load[side] -= input.len();
+            self.progress = true;
+            loop {
+                match frame::decode(&mut input).unwrap() {
+                    Decoded::Frame(frame) => {
+                        if self.shape.echoes.is_some()
+                            && matches!(frame, Frame::Data { .. } | Frame::Credit(_))
+                            && process.session.carriers().any(|c| c.id == wire.ids[side] && c.attached)
+                            && !wire.closing[side]
+                            && self.random.chance(10)
+                        {
+                            self.echoes.push((side, process.session.ended, process.boot, frame.clone()));
+                        }
+                        process.session.handle_frame(self.now, wire.ids[side], frame);
+                    }
+                    Decoded::Skipped => {}
+                    Decoded::Incomplete => break,
+                }
+            }
+        }
+    }
+
+    fn events(&mut self) {
+        for side in 0..2 {
+            // One that carried nothing yet ends without a word.
+            let ended = self.sides[side].session.ended;
+            if std::mem::replace(&mut self.sides[side].seen_ended, ended) != ended {
+                self.sides[1 - side].disturbed = true;
+            }
+            while let Some(event) = self.sides[side].session.poll_event() {
+                self.on_event(side, event);
+            }
+        }
+    }
+
+    fn on_event(&mut self, side: usize, event: Event) {
+        self.tell(|| format!("{side}: {event:?}"));
+        match event {
+            Event::Wake(id) => {
+                if let Some(wire) = self.wires.iter_mut().find(|wire| wire.ids[side] == id && wire.open[side]) {
+                    wire.asleep[side] = false;
+                    self.progress = true;
+                }
+            }
+            Event::Close(id, why) => {
+                if let CarrierEnd::RefusedByUs { reason, .. } | CarrierEnd::RefusedByPeer { reason, .. } = &why {
+                    let expected =
+                        [Refusal::OtherPeer, Refusal::StaleEpoch, Refusal::UnknownSession, Refusal::Draining];
+                    assert!(expected.contains(reason), "side {side}: {why}");
+                }
+                assert!(!matches!(why, CarrierEnd::Violation(_) | CarrierEnd::Version { .. }), "side {side}: {why}");
+                if let Some(wire) = self.wires.iter_mut().find(|wire| wire.ids[side] == id && wire.open[side]) {
+                    wire.closing[side] = true;
+                    wire.asleep[side] = false;
+                    self.progress = true;
+                }
+            }
+            Event::Offered { id, host, port } => {
+                assert_eq!(port, 9092);
+                let serial = host.strip_prefix('s').and_then(|serial| serial.parse().ok()).expect("a serial");
+                self.sides[side].offers.push((id, serial));
+            }
+            Event::Up { resumed } => {
+                self.sides[side].parked_at = None;
+                if !resumed {
+                    // What the other side had been is over already where it has another session, or none.
+                    let [one, two] = self.sides.each_ref().map(|process| process.session.present_session());
+                    self.sides[side].disturbed = one.is_none() || one != two;
+                }
+                self.tally.resumes += u64::from(resumed);
+            }
+            Event::Parked => self.sides[side].parked_at = Some(self.now),
+            Event::Ended(why) => self.on_ended(side, &why),
+            Event::Carriers(wanted) => {
+                assert!(side == 0 && (1..=SLOTS).contains(&wanted));
+                self.wanted = wanted;
+            }
+            Event::Answered(id) => self.wake(side, id, |end| end.waits.answer = false),
+            Event::Readable(id) => self.wake(side, id, |end| end.waits.read = false),
+            Event::Writable(id) => self.wake(side, id, |end| end.waits.write = false),
+            Event::Attached(_) | Event::Suspect(_) | Event::PeerDraining => {}
+        }
+    }
+
+    fn wake(&mut self, side: usize, id: StreamId, wake: impl FnOnce(&mut End)) {
+        let serial = self.sides[side].serials.get(&id);
+        if let Some(end) = serial.and_then(|&serial| self.flows[serial].ends[side].as_mut()) {
+            wake(end);
+            self.progress = true;
+        }
+    }
+
+    /// A session ends for a reason only, and everything on it is cut.
+    fn on_ended(&mut self, side: usize, why: &SessionEnd) {
+        let process = &mut self.sides[side];
+        process.ended = true;
+        match why {
+            SessionEnd::ParkExpired(after) => {
+                let parked = process.parked_at.expect("a session expires where it is parked");
+                assert!(parked + *after <= self.now, "side {side}: expired after {:?}", self.now - parked);
+                self.tally.expired += 1;
+            }
+            SessionEnd::ByUs => assert!(process.ending, "side {side}: {why}"),
+            _ => assert!(process.disturbed, "side {side}: {why}"),
+        }
+        let number = process.session.ended - 1;
+        for flow in &mut self.flows {
+            if flow.ends[side].as_ref().is_some_and(|end| !end.released && end.id.session == number) {
+                flow.cut = true;
+            }
+        }
+        // Offers that nobody answered yet are streams of the session too.
+        for (id, serial) in &self.sides[side].offers {
+            if id.session == number {
+                self.flows[*serial].cut = true;
+            }
+        }
+    }
+
+    /// What applications do.
+    fn applications(&mut self) {
+        for side in 0..2 {
+            if !self.is_frozen(side) {
+                self.answer(side);
+            }
+        }
+        for at in 0..self.live.len() {
+            let serial = self.live[at];
+            for side in 0..2 {
+                if !self.is_frozen(side) {
+                    self.turn(serial, side);
+                }
+            }
+        }
+        let flows = &self.flows;
+        self.live.retain(|&serial| flows[serial].ends.iter().flatten().any(|end| !end.released));
+        self.events();
+    }
+
+    fn answer(&mut self, side: usize) {
+        let mut at = 0;
+        while at < self.sides[side].offers.len() {
+            if !self.calm && self.random.chance(2) {
+                at += 1;
+                continue;
+            }
+            self.progress = true;
+            let (id, serial) = self.sides[side].offers.swap_remove(at);
+            let end = self.end(id, true);
+            let refuse = self.random.chance(20);
+            let process = &mut self.sides[side];
+            let flow = &mut self.flows[serial];
+            assert!(flow.ends[side].is_none(), "stream {serial} offered twice");
+            if refuse {
+                flow.cut = true;
+                let failure = OpenFailure { code: 3, value: 0, detail: "no".to_owned() };
+                process.session.refuse(self.now, id, failure);
+            } else if process.session.accept(id) {
+                process.accepted += 1;
+                process.serials.insert(id, serial);
+                flow.ends[side] = Some(end);
+                self.live.push(serial);
+            } else {
+                assert!(flow.cut, "stream {serial} is gone");
+                process.session.release(self.now, id);
+            }
+        }
+    }
+
+    /// One end's turn. Whatever cuts it must have been caused.
+    fn turn(&mut self, serial: usize, side: usize) {
+        let Flow { ends, cut } = &mut self.flows[serial];
+        let (first, second) = ends.split_at_mut(1);
+        let (end, other) = if side == 0 { (&mut first[0], &second[0]) } else { (&mut second[0], &first[0]) };
+        let Some(end) = end else { return };
+        if end.released {
+            return;
+        }
+        let session = &mut self.sides[side].session;
+        if !end.opened && !end.waits.answer {
+            match session.opened(end.id) {
+                None => end.waits.answer = true,
+                Some(Ok(())) => end.opened = true,
+                Some(Err(why)) => {
+                    let limited = matches!(&why, OpenRefused::Failed(why) if why.code == OpenFailure::LIMIT);
+                    assert!(*cut || limited, "stream {serial} at {side}: {why:?}");
+                    *cut = true;
+                    end.released = true;
+                    session.release(self.now, end.id);
+                    self.progress = true;
+                    return;
+                }
+            }
+        }
+        let leaves = !self.calm && self.random.chance(300);
+        if leaves {
+            *cut = true;
+            if self.random.chance(2) {
+                session.reset(end.id);
+            } else if self.random.chance(2) {
+                end.finished |= session.finish(end.id).is_ok();
+            }
+        } else {
+            let turn = (&mut self.random, self.now, self.calm);
+            match end.turn(turn, session, (serial, side), other.as_ref()) {
+                Ok(progress) => self.progress |= progress,
+                Err(why) => {
+                    assert!(*cut, "stream {serial} at {side}: {why}");
+                    end.released = true;
+                }
+            }
+        }
+        if leaves || end.released || end.is_done() {
+            end.released = true;
+            self.progress = true;
+            session.release(self.now, end.id);
+        }
+    }
+
+    /// Nothing is lost any more: carriers come, everybody finishes, whoever reads nothing gives up last.
+    fn settle(&mut self) {
+        self.calm = true;
+        self.no_dial_until = None;
+        let begun = self.now;
+        for turn in 0_u64.. {
+            if !self.wires.iter().any(Wire::is_good) && self.redial_at <= self.now {
+                self.redial_at = self.now + REDIAL;
+                let slot = self.random.below(u64::from(self.shape.slots)) as u8;
+                self.connect_in(slot);
+            }
+            self.progress = false;
+            self.step();
+            if self.is_over() {
+                return;
+            }
+            if self.progress {
+                self.now += Duration::from_micros(100);
+            } else if self.only_stuck_by_choice() && self.give_up() {
+                // Those that were in nobody's way are reset now.
+            } else {
+                let dial = Some(self.redial_at).filter(|at| *at > self.now && !self.wires.iter().any(Wire::is_good));
+                let next = self.next_event().into_iter().chain(dial).min();
+                let Some(next) = next else { panic!("stalled: {:#?}", self.left()) };
+                self.now = next.max(self.now + Duration::from_micros(100));
+            }
+            let late = self.now - begun > Duration::from_secs(600);
+            assert!(!late && turn < 200_000, "not over after {:?}: {:#?}", self.now - begun, self.left());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.live.is_empty()
+            && self.sides.iter().all(|process| process.offers.is_empty() && process.session.streams() == 0)
+    }
+
+    /// Whether all that is left waits for a reader that will never read.
+    fn only_stuck_by_choice(&self) -> bool {
+        self.live.iter().all(|&serial| {
+            let ends = &self.flows[serial].ends;
+            let waits = |end: &End, other: Option<&End>| {
+                end.released
+                    || end.is_stuck_by_choice()
+                    || other.is_some_and(|other| {
+                        // Its reader reads nothing; it has read all that this reader wrote.
+                        other.habit == Habit::Never
+                            && (end.finished || end.waits.write)
+                            && (end.ended || !other.finished)
+                    })
+            };
+            match ends {
+                [Some(one), Some(two)] => waits(one, Some(two)) && waits(two, Some(one)),
+                [one, two] => one.iter().chain(two).all(|end| end.released),
+            }
+        })
+    }
+
+    fn give_up(&mut self) -> bool {
+        let mut any = false;
+        for &serial in &self.live {
+            let Flow { ends, cut } = &mut self.flows[serial];
+            for (side, end) in ends.iter_mut().enumerate() {
+                if let Some(end) = end
+                    && end.habit == Habit::Never
+                    && !end.released
+                    && !self.sides[side].frozen_until.is_some_and(|until| self.now < until)
+                {
+                    any = true;
+                    *cut = true;
+                    end.released = true;
+                    self.sides[side].session.reset(end.id);
+                    self.sides[side].session.release(self.now, end.id);
+                }
+            }
+        }
+        self.events();
+        any
+    }
+
+    /// Every byte is where it belongs, nothing is held, sums agree.
+    fn judge(&mut self) {
+        let mut written = [0, 0];
+        let mut any_cut = false;
+        for (serial, flow) in self.flows.iter().enumerate() {
+            any_cut |= flow.cut;
+            for side in 0..2 {
+                written[side] += flow.ends[side].as_ref().map_or(0, |end| end.written);
+            }
+            if flow.cut {
+                continue;
+            }
+            let [Some(one), Some(two)] = &flow.ends else { panic!("stream {serial} never arrived") };
+            assert_eq!((one.read, two.read), (two.written, one.written), "stream {serial}");
+            assert!(one.is_done() && two.is_done(), "stream {serial}");
+            self.tally.whole += 1;
+            self.tally.bytes += one.written + two.written;
+        }
+        let sums = self.sides.each_ref().map(|process| sum(process.before, process.session.counters()));
+        for side in 0..2 {
+            let process = &self.sides[side];
+            assert_eq!(process.session.buffered(), (0, 0), "side {side} holds bytes");
+            assert_eq!(process.session.budget.promised, 0, "side {side} keeps windows");
+            assert_eq!((sums[side].opened, sums[side].accepted), (process.opened, process.accepted), "side {side}");
+            let (here, there) = (sums[side], sums[1 - side]);
+            assert!(here.bytes_in <= there.bytes_out && here.bytes_out <= written[side], "side {side}: {sums:?}");
+            let arrived = here.bytes_in + here.duplicate_bytes;
+            assert!(arrived <= there.bytes_out + there.replayed_bytes + self.echoed, "side {side}: {sums:?}");
+            assert!(process.ended || process.boot > 0 || here.lost_streams == 0, "side {side}: {sums:?}");
+            if !any_cut {
+                assert_eq!((here.bytes_out, there.bytes_in), (written[side], written[side]), "side {side}");
+            }
+        }
+        self.tally.replayed = sums[0].replayed_bytes + sums[1].replayed_bytes;
+    }
+
+    fn left(&self) -> Vec<String> {
+        let ends = self.live.iter().flat_map(|&serial| {
+            let flow = &self.flows[serial];
+            let describe = move |(side, end): (usize, &Option<End>)| {
+                end.as_ref().map(|end| format!("{serial} at {side}, cut {}, {}", flow.cut, end.describe()))
+            };
+            flow.ends.iter().enumerate().filter_map(describe).collect::<Vec<_>>()
+        });
+        let wires = self.wires.iter().map(|wire| {
+            let Wire { ids, slot, load, open, closing, hole, asleep, .. } = wire;
+            format!(
+                "{ids:?} slot {slot} load {load:?} open {open:?} closing {closing:?} hole {hole:?} asleep {asleep:?}"
+            )
+        });
+        let sides = self.sides.iter().map(|process| {
+            let session = &process.session;
+            format!("{:?}, {:?}, {:?}", session.phases(), session.carriers().collect::<Vec<_>>(), process.offers)
+        });
+        ends.chain(wires).chain(sides).collect()
+    }
+}
+
+fn sum(a: Counters, b: Counters) -> Counters {
+    Counters {
+        bytes_in: a.bytes_in + b.bytes_in,
+        bytes_out: a.bytes_out + b.bytes_out,
+        replayed_bytes: a.replayed_bytes + b.replayed_bytes,
+        duplicate_bytes: a.duplicate_bytes + b.duplicate_bytes,
+        resumes: a.resumes + b.resumes,
+        sessions: a.sessions + b.sessions,
+        opened: a.opened + b.opened,
+        accepted: a.accepted + b.accepted,
+        lost_streams: a.lost_streams + b.lost_streams,
+    }
+}
