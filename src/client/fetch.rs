@@ -230,6 +230,24 @@ fn read_partition(
     })
 }
 
+/// Arbitrary bytes as the answer to a request for three partitions; for fuzzing. Panics never.
+pub(super) fn fuzz(version: i16, answer: &Bytes) {
+    let one = |topic: &str, partition| FetchPartition {
+        topic: topic.into(),
+        topic_id: TopicId([topic.as_bytes()[0]; 16]),
+        partition,
+        offset: 0,
+        leader_epoch: -1,
+        max_bytes: 1,
+    };
+    let asked = [one("a", 1), one("b", 0), one("a", 0)];
+    let names = asked.iter().map(|one| (&one.topic, one.topic_id, one.partition));
+    let order = Order::new(names, version > LAST_BY_NAME).expect("an order");
+    if let Ok((Ok(fetched), _)) = decode(version, answer, &order, &asked) {
+        assert_eq!(fetched.len(), asked.len(), "one answer for each partition");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::{Buf as _, BytesMut};

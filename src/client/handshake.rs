@@ -200,7 +200,7 @@ fn refused_mechanism(error: KafkaError, offered: &[&str]) -> String {
 }
 
 /// The outer error: no ApiVersions answer. The inner: an answer that says no.
-fn read_versions(version: i16, answer: &[u8]) -> Result<Result<Versions, KafkaError>, Malformed> {
+pub(super) fn read_versions(version: i16, answer: &[u8]) -> Result<Result<Versions, KafkaError>, Malformed> {
     let mut reader = Reader::new(answer);
     if let Some(error) = KafkaError::from_code(reader.i16()?) {
         return Ok(Err(error));

@@ -21,6 +21,7 @@ mod error;
 #[cfg(test)]
 mod fake_broker;
 mod fetch;
+mod fuzz;
 mod handshake;
 mod metadata;
 mod order;
@@ -38,6 +39,8 @@ pub use cluster::{ADMIN_SLOT, ClientSettings, ClientSnapshot, ClusterClient};
 pub use connection::Connection;
 pub use error::{ClientError, KafkaError};
 pub use fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchedPartition, Isolation, MAX_FETCH_BYTES};
+#[doc(hidden)]
+pub use fuzz::fuzz_answer;
 pub use kafka_protocol::messages::ApiKey;
 pub use produce::{Acks, MAX_RECORD_ERRORS, PartitionBatch, ProduceOutcome, RecordError};
 pub use rpc::Rpc;

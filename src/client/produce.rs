@@ -220,6 +220,16 @@ fn read_outcome(reader: &mut Reader<'_>, topic: Arc<str>, partition: i32) -> Res
     })
 }
 
+/// Arbitrary bytes as the answer to batches of three partitions; for fuzzing. Panics never.
+pub(super) fn fuzz(version: i16, answer: &[u8]) {
+    let targets: Vec<(Arc<str>, i32)> = [("a", 1), ("b", 0), ("a", 0)].map(|(topic, n)| (topic.into(), n)).into();
+    let names = targets.iter().map(|(topic, n)| (topic, TopicId([topic.as_bytes()[0]; 16]), *n));
+    let order = Order::new(names, version > LAST_BY_NAME).expect("an order");
+    if let Ok((outcomes, _)) = decode(version, answer, &order, targets.clone()) {
+        assert_eq!(outcomes.len(), targets.len(), "one outcome for each partition");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::{Buf as _, BytesMut};

@@ -1,6 +1,6 @@
 //! SASL conversations as the client's side: bytes in, bytes out, no I/O.
 
-mod scram;
+pub(super) mod scram;
 
 use zeroize::Zeroizing;
 

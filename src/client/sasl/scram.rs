@@ -169,6 +169,17 @@ fn prepared(what: &str, text: &str) -> Result<(), SaslError> {
     Err(SaslError(format!("the {what} must be of printable ASCII characters, and not empty, for SCRAM")))
 }
 
+/// Arbitrary bytes as challenge and as last answer; for fuzzing. Panics never.
+pub(in crate::client) fn fuzz(answer: &[u8]) {
+    let expected = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), b"message");
+    if let Ok(text) = std::str::from_utf8(answer) {
+        assert!(!matches!(proved(text, &expected), Ok(Step::Send(..))));
+        if let Ok((nonce, salt, iterations)) = challenge(text, "ours") {
+            assert!(nonce.starts_with("ours") && !salt.is_empty() && ITERATIONS.contains(&iterations.get()));
+        }
+    }
+}
+
 fn wrong(what: &str) -> SaslError {
     SaslError(what.to_owned())
 }

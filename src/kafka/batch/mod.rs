@@ -170,5 +170,34 @@ pub enum BatchError {
     },
 }
 
+/// Arbitrary bytes as a record set; for fuzzing. The first byte may have checksums corrected, so that what lies behind them is
+/// reached. Panics never, and not where records that were read do not read back as they were written, in the codec that the first
+/// byte names.
+#[doc(hidden)]
+pub fn fuzz_batches(data: &[u8]) {
+    let Some((&choice, set)) = data.split_first() else { return };
+    let limits = Limits { bytes: 1 << 20, ratio: 1_100 };
+    let codec = Codec::from_attributes(i16::from(choice % 5)).unwrap_or(Codec::None);
+    for batch in split(Bytes::copy_from_slice(set)) {
+        let Ok(batch) = batch else { break };
+        let batch = if choice & 0x80 == 0 { batch.with_right_checksum() } else { batch };
+        let _ = (is_dense(&batch, limits), batch.next_offset(), batch.codec());
+        if let Some(header) = batch.header() {
+            assert_eq!(header.to_bytes()[..], batch.bytes()[..HEADER_LEN], "a header has one form");
+        }
+        let Ok(records) = decode(&batch, limits) else { continue };
+        records.iter().for_each(|record| drop((record.key(), record.value(), record.headers())));
+        let ascends = records.windows(2).all(|pair| pair[0].offset < pair[1].offset);
+        if records.is_empty() || !ascends || records.iter().any(|record| record.offset < 0 || record.timestamp < -1) {
+            continue;
+        }
+        let again = encode_one(&records, codec, Stamp::NO_PRODUCER).to_bytes();
+        let again = split(again.into()).next().and_then(Result::ok).expect("what was written is a batch");
+        assert_eq!(again.verify(), Ok(()));
+        let back = decode(&again, Limits::default()).expect("what was written is read");
+        assert!(back.iter().map(|r| (r.timestamp, &r.body)).eq(records.iter().map(|r| (r.timestamp, &r.body))));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod accept;
 mod certificates;
 mod dial;
 mod error;
+mod fuzz;
 mod handshake;
 mod noise;
 mod plain;
@@ -28,6 +29,8 @@ use tokio::net::TcpStream;
 pub use accept::{AcceptKeys, AcceptStatus, AcceptStatusReader, Acceptor, HandshakeFailure};
 pub use dial::dial;
 pub use error::{CarrierError, Transport, Whose};
+#[doc(hidden)]
+pub use fuzz::{fuzz_handshake, fuzz_records};
 pub use plain::Plain;
 pub use preamble::VERSION;
 pub use proof::{Proof, Trust};

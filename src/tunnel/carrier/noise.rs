@@ -224,7 +224,7 @@ impl Noise {
         (Self::new(send, receive, RekeyAfter::default()), binding)
     }
 
-    fn new(send: &[u8; 32], receive: &[u8; 32], after: RekeyAfter) -> Self {
+    pub(super) fn new(send: &[u8; 32], receive: &[u8; 32], after: RekeyAfter) -> Self {
         Self {
             send: Direction::new(send, after),
             receive: Direction::new(receive, after),
