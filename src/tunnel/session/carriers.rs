@@ -330,9 +330,11 @@ impl Session {
                     }
                     self.flag(sid, |ctl| &mut ctl.credit);
                 }
+                // What came before the answer was acknowledged too.
+                Phase::Offered => self.flag(sid, |ctl| &mut ctl.credit),
                 Phase::Refused(_) => self.flag(sid, |ctl| &mut ctl.answer),
                 Phase::Resetting(_) => self.flag(sid, |ctl| &mut ctl.reset),
-                Phase::Offered | Phase::Failed(_) | Phase::Retired | Phase::Cut(_) => {}
+                Phase::Failed(_) | Phase::Retired | Phase::Cut(_) => {}
             }
             self.schedule(sid);
         }

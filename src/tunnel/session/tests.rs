@@ -566,3 +566,24 @@ fn an_attach_that_comes_too_late_is_closed_for_the_session_that_ended() {
     let ended = CarrierEnd::SessionEnded(SessionEnd::ParkExpired(Duration::from_secs(1)));
     assert_eq!(events(&mut pair.dialler), [Event::Close(near, ended)]);
 }
+
+/// The acknowledgement of early data went by a carrier that broke before the stream was accepted.
+#[test]
+fn an_acknowledgement_lost_before_the_answer_is_given_again() {
+    let mut pair = Pair::new();
+    let (near, far) = pair.attached(0, 1);
+    let id = pair.dialler.open("host", 9092).unwrap();
+    pair.dialler.write_copy(pair.now, id, b"early").unwrap();
+    for frame in pull(&mut pair.dialler, pair.now, near) {
+        pair.listener.handle_frame(pair.now, far, frame);
+    }
+    pair.now += ACK_DELAY;
+    pair.listener.handle_timeout(pair.now);
+    assert!(pull(&mut pair.listener, pair.now, far).iter().any(|frame| matches!(frame, Frame::Credit(_))));
+    pair.dialler.carrier_lost(pair.now, near);
+    pair.listener.carrier_lost(pair.now, far);
+    let ids = pair.attached(0, 2);
+    assert!(pair.listener.accept(id));
+    pair.exchange(ids);
+    assert_eq!(pair.dialler.buffered(), (0, 0));
+}
