@@ -34,6 +34,9 @@ pub(super) struct Incarnation {
     pub(super) peer_draining: bool,
     /// Whether it has ever carried data; before that, both sides may still begin another.
     pub(super) established: bool,
+    /// The youngest carrier that was attached. Whoever speaks on an older one of another process, or of another session, is of
+    /// the past: its words are late, for the present peer was reached after it.
+    newest: CarrierId,
     /// Listener: the epoch seen last, by slot.
     slot_epochs: BTreeMap<u8, u64>,
     /// The id of the next stream we open.
@@ -51,6 +54,7 @@ impl Incarnation {
             peer_early: hello.early,
             peer_draining: false,
             established: false,
+            newest: CarrierId(0),
             slot_epochs: BTreeMap::new(),
             next_id: match side {
                 Side::Dialler => 1,
@@ -82,7 +86,7 @@ impl Session {
         }
         if self.config.side == Side::Dialler {
             if self.incarnation.as_ref().is_some_and(|incarnation| incarnation.peer_boot != peer_boot) {
-                if self.any_attached() {
+                if self.any_attached() || self.is_past(id) {
                     let detail = "the dialled address leads to another process than the session's".to_owned();
                     return self.refuse_carrier(id, Refusal::OtherPeer, detail);
                 }
@@ -146,7 +150,7 @@ impl Session {
             return self.refuse_carrier(id, Refusal::Draining, String::new());
         }
         let other_peer = self.incarnation.as_ref().is_some_and(|incarnation| incarnation.peer_boot != hello.boot);
-        if other_peer && self.any_attached() {
+        if other_peer && (self.any_attached() || self.is_past(id)) {
             let detail = "a second process uses this link's name; each link has one endpoint a side".to_owned();
             return self.refuse_carrier(id, Refusal::OtherPeer, detail);
         }
@@ -161,7 +165,7 @@ impl Session {
                     carrier.outbox.push_back(Frame::AttachRefused { reason, detail: String::new() });
                 }
                 self.wake(id);
-                if !self.any_attached() {
+                if !self.any_attached() && !self.is_past(id) {
                     self.end_session(now, SessionEnd::Replaced);
                 }
                 return;
@@ -272,7 +276,15 @@ impl Session {
         }
     }
 
+    /// Whether a younger carrier than `id` belongs to the session.
+    fn is_past(&self, id: CarrierId) -> bool {
+        self.incarnation.as_ref().is_some_and(|incarnation| id < incarnation.newest)
+    }
+
     fn on_attached(&mut self, id: CarrierId) {
+        if let Some(incarnation) = &mut self.incarnation {
+            incarnation.newest = incarnation.newest.max(id);
+        }
         if let Some(carrier) = self.carriers.get_mut(&id) {
             carrier.state = State::Attached;
             carrier.report_from = Some(0);

@@ -587,3 +587,22 @@ fn an_acknowledgement_lost_before_the_answer_is_given_again() {
     pair.exchange(ids);
     assert_eq!(pair.dialler.buffered(), (0, 0));
 }
+
+/// HELLO of a listener that is gone comes late, by an old carrier, while the session with its successor is parked.
+#[test]
+fn the_late_word_of_a_process_that_is_gone_ends_nothing() {
+    let mut pair = Pair::new();
+    let (old, theirs) = pair.connect(0, 1);
+    let late = pull(&mut pair.listener, pair.now, theirs);
+    pair.listener = Session::new(SessionConfig { boot: [0x12; 16], ..config(Side::Listener) }, Box::new(Toy));
+    let (near, far) = pair.attached(0, 2);
+    let id = pair.stream((near, far));
+    pair.dialler.carrier_lost(pair.now, near);
+    late.into_iter().for_each(|frame| pair.dialler.handle_frame(pair.now, old, frame));
+    assert!(pair.dialler.has_session());
+    assert_eq!(pair.dialler.opened(id), Some(Ok(())));
+    // A successor in truth is reached by a younger carrier.
+    pair.listener = Session::new(SessionConfig { boot: [0x13; 16], ..config(Side::Listener) }, Box::new(Toy));
+    pair.attached(0, 3);
+    assert!(matches!(pair.dialler.opened(id), Some(Err(OpenRefused::Cut(StreamEnd::SessionLost(_))))));
+}

@@ -606,15 +606,16 @@ impl World {
             SessionEnd::ByUs => assert!(process.ending, "side {side}: {why}"),
             _ => assert!(process.disturbed, "side {side}: {why}"),
         }
-        let number = process.session.ended - 1;
+        // A second one may have ended meanwhile that carried nothing yet.
+        let now = process.session.ended;
         for flow in &mut self.flows {
-            if flow.ends[side].as_ref().is_some_and(|end| !end.released && end.id.session == number) {
+            if flow.ends[side].as_ref().is_some_and(|end| !end.released && end.id.session < now) {
                 flow.cut = true;
             }
         }
         // Offers that nobody answered yet are streams of the session too.
         for (id, serial) in &self.sides[side].offers {
-            if id.session == number {
+            if id.session < now {
                 self.flows[*serial].cut = true;
             }
         }
