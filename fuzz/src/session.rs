@@ -166,7 +166,7 @@ impl World {
             7 => self.write(at, input.byte() * 97),
             8 => self.read(at),
             9 => self.finish(at),
-            10 => self.release(at, input.byte() % 2 == 0),
+            10 => self.release(at, input.byte().is_multiple_of(2)),
             11 => self.pass(Duration::from_millis((at * at) as u64 / 8)),
             12 => self.inject(at, side, input),
             13 => self.damage(at, side, input.byte(), input.byte() as u8),

@@ -786,7 +786,7 @@ impl World {
                 if let Some(end) = end
                     && end.habit == Habit::Never
                     && !end.released
-                    && !self.sides[side].frozen_until.is_some_and(|until| self.now < until)
+                    && self.sides[side].frozen_until.is_none_or(|until| self.now >= until)
                 {
                     any = true;
                     *cut = true;
@@ -806,8 +806,8 @@ impl World {
         let mut any_cut = false;
         for (serial, flow) in self.flows.iter().enumerate() {
             any_cut |= flow.cut;
-            for side in 0..2 {
-                written[side] += flow.ends[side].as_ref().map_or(0, |end| end.written);
+            for (written, end) in written.iter_mut().zip(&flow.ends) {
+                *written += end.as_ref().map_or(0, |end| end.written);
             }
             if flow.cut {
                 continue;
