@@ -55,7 +55,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => {
+            crate::net::files::raise_limit();
+            run::run(&args)
+        }
         Command::Init(args) => init::run(&args),
         Command::Firewall(args) => firewall::run(&args),
         Command::Secret(SecretCommand::New) => secret::new(),

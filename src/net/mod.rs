@@ -4,6 +4,7 @@
 //! else is a reset, and dropping a stream whose sending side was not finished resets it.
 
 pub mod copy;
+pub mod files;
 mod host_port;
 pub mod pool;
 pub mod tcp;

@@ -24,6 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 pub(super) use shared::Shared;
 pub use status::{CarrierStatus, TunnelState, TunnelStatus};
@@ -34,13 +35,15 @@ use super::entry::TunnelDial;
 use super::session::{FIRST_CARRIERS, SLOTS, Session, SessionConfig, Side};
 use crate::config::{Carriers, TunnelAuth, TunnelConfig, TunnelRole};
 use crate::lifecycle::Drain;
-use crate::net::BoxFuture;
+use crate::net::{BoxFuture, files};
 use keyring::Hkdf;
 use shared::Names;
 use supervisor::Connect;
 
 /// Proved carriers that wait to be taken in.
 const ESTABLISHED: usize = 16;
+/// Descriptors for all that is no stream: carriers, handshakes, listeners.
+const OTHER_FILES: u64 = 1024;
 /// Longest name of a link, in bytes.
 const MAX_LINK: usize = 63;
 
@@ -80,6 +83,7 @@ pub struct Driver {
     shared: Arc<Shared>,
     config: TunnelConfig,
     ways: Ways,
+    told_of_files: bool,
 }
 
 /// How carriers come to be.
@@ -155,7 +159,7 @@ impl Endpoint {
         };
         let names = Names { link, role, transport };
         let shared = Shared::new(Session::new(session, Box::new(Hkdf)), offers, names, config.congestion.clone());
-        let driver = Driver { shared: Arc::clone(&shared), config: config.clone(), ways };
+        let driver = Driver { shared: Arc::clone(&shared), config: config.clone(), ways, told_of_files: false };
         Ok((Self { shared, auth }, driver))
     }
 
@@ -196,6 +200,15 @@ impl Driver {
     /// # Errors
     /// [`TunnelError::Carrier`]: the port is taken, or the credentials are of no use.
     pub async fn bind(&mut self) -> Result<Option<SocketAddr>, TunnelError> {
+        let (files, streams) = (files::limit(), u64::from(self.config.limits.streams));
+        if files < streams + OTHER_FILES && !std::mem::replace(&mut self.told_of_files, true) {
+            warn!(
+                link = self.shared.names.link,
+                files,
+                streams,
+                "fewer files may be open than streams: raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower [tunnel] streams"
+            );
+        }
         if let Ways::Listen = self.ways {
             let acceptor = Acceptor::bind(&self.config, &self.shared.names.link).await?;
             let _ = self.shared.accept.set((acceptor.status(), acceptor.keys()));
