@@ -118,6 +118,10 @@ impl Direction {
                     self.state = State::Finished;
                 }
                 State::Copying => {
+                    let Poll::Ready(room) = writer.poll_room(cx) else {
+                        return Poll::Pending;
+                    };
+                    reader.read_at_most(room);
                     let Poll::Ready(data) = reader.as_mut().poll_fill_buf(cx).map_err(|_| Cut::Reader)? else {
                         if self.dirty && writer.poll_flush(cx).map_err(|_| Cut::Writer)?.is_ready() {
                             self.dirty = false;

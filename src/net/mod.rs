@@ -46,6 +46,18 @@ pub trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
         Poll::Pending
     }
 
+    /// Bytes that a write would take now, waiting until there are any: a relay reads no more than that, so that nothing waits
+    /// outside the writer's own bounds. The default knows of none. A cut is left to the write to tell.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let _ = cx;
+        Poll::Ready(usize::MAX)
+    }
+
+    /// The next `poll_fill_buf` that has to read should read at most `most` bytes; a hint.
+    fn read_at_most(&mut self, most: usize) {
+        let _ = most;
+    }
+
     /// What `poll_fill_buf` gave last, as the buffer itself, for [`Stream::poll_write_owned`] of another stream: what is taken
     /// off its front is consumed. `None` where the stream has no such buffer; the default.
     ///

@@ -32,6 +32,8 @@ pub struct TcpConn {
     /// Size of the memory that `buffer` lies in.
     holds: usize,
     read_size: usize,
+    /// What the next read may bring.
+    at_most: usize,
     finished: bool,
     /// The kernel tells of a cut once, to whichever call comes first, and then shows a clean end: it is remembered here.
     cut: Option<io::ErrorKind>,
@@ -49,6 +51,7 @@ impl TcpConn {
             buffer: Bytes::new(),
             holds: 0,
             read_size: FIRST_READ,
+            at_most: usize::MAX,
             finished: false,
             cut: None,
         }
@@ -110,10 +113,11 @@ impl TcpConn {
         loop {
             let socket = self.socket.as_ref().ok_or(io::ErrorKind::ConnectionReset)?;
             std::task::ready!(socket.poll_read_ready(cx))?;
-            match read_once(socket, self.read_size) {
+            let size = self.read_size.min(self.at_most).max(1);
+            match read_once(socket, size) {
                 Ok(bytes) => {
                     let read = bytes.len();
-                    self.holds = self.read_size;
+                    self.holds = size;
                     self.buffer = bytes;
                     if read == self.read_size {
                         self.read_size = (self.read_size * 4).min(LARGEST_READ);
@@ -226,6 +230,10 @@ impl Stream for TcpConn {
         self.holds = 0;
         self.watch = None;
         self.socket = None;
+    }
+
+    fn read_at_most(&mut self, most: usize) {
+        self.at_most = most;
     }
 
     fn filled(&mut self) -> Option<&mut Bytes> {

@@ -27,6 +27,8 @@ pub struct TunnelStream {
     front: Bytes,
     /// The far application's end was read.
     ended: bool,
+    /// Bytes that there was room for when it was last looked; only this stream's writer lessens them.
+    room: usize,
     /// Our end was sent.
     finished: bool,
     /// We reset it.
@@ -35,7 +37,7 @@ pub struct TunnelStream {
 
 impl TunnelStream {
     pub(super) const fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self { shared, id, front: Bytes::new(), ended: false, finished: false, reset: false }
+        Self { shared, id, front: Bytes::new(), ended: false, room: 0, finished: false, reset: false }
     }
 
     /// Waits for the peer's answer to OPEN.
@@ -61,7 +63,7 @@ impl TunnelStream {
     }
 
     /// Bytes that may be written, waiting until there are any.
-    fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_session_room(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         if self.finished || self.reset {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -121,11 +123,11 @@ impl AsyncRead for TunnelStream {
 }
 
 impl AsyncWrite for TunnelStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(self.poll_room(cx))?;
+        let room = ready!(self.poll_session_room(cx))?;
         let taken = room.min(buf.len()).min(PIECE);
         // Only this stream's writer lessens its room, so what was found is still there.
         if taken < SMALL {
@@ -136,6 +138,7 @@ impl AsyncWrite for TunnelStream {
             self.shared.with(|state, now| state.session.write(now, self.id, piece.freeze()))
         }
         .map_err(|end| cut(&end))?;
+        self.room = 0;
         Poll::Ready(Ok(taken))
     }
 
@@ -171,7 +174,17 @@ impl Stream for TunnelStream {
         })
     }
 
-    fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.room == 0 {
+            self.room = match self.poll_session_room(cx) {
+                Poll::Ready(room) => room.unwrap_or(usize::MAX),
+                Poll::Pending => return Poll::Pending,
+            };
+        }
+        Poll::Ready(self.room)
+    }
+
+    fn poll_write_owned(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -179,7 +192,7 @@ impl Stream for TunnelStream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let id = self.id;
-        self.shared.with(|state, now| {
+        let written = self.shared.with(|state, now| {
             let room = state.session.room(id).map_err(|end| cut(&end))?;
             if room == 0 {
                 state.waiting(id).write = Some(cx.waker().clone());
@@ -188,8 +201,13 @@ impl Stream for TunnelStream {
             let piece = data.split_to(room.min(data.len()));
             let taken = piece.len();
             state.session.write(now, id, piece).map_err(|end| cut(&end))?;
-            Poll::Ready(Ok(taken))
-        })
+            Poll::Ready(Ok((taken, room - taken)))
+        });
+        self.room = match &written {
+            Poll::Ready(Ok((_, left))) => *left,
+            _ => 0,
+        };
+        written.map_ok(|(taken, _)| taken)
     }
 }
 

@@ -375,6 +375,10 @@ impl Stream for Prefixed {
         self.inner.poll_cut(cx)
     }
 
+    fn read_at_most(&mut self, most: usize) {
+        self.inner.read_at_most(most);
+    }
+
     fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write_owned(cx, data)
     }

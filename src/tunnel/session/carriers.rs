@@ -7,7 +7,6 @@ use super::error::{CarrierEnd, SessionEnd, Violation};
 use super::frame::{Frame, Goaway, Hello, Side, VersionRange};
 use super::liveness::{Due, Liveness};
 use super::streams::Phase;
-use super::window::EARLY;
 use super::{CarrierId, CarrierInfo, Event, Session};
 
 /// Time from connected to attached, at most.
@@ -143,7 +142,7 @@ impl Session {
             capabilities: 0,
             boot: self.config.boot,
             side: self.config.side,
-            early: EARLY,
+            early: u32::try_from(self.budget.floor()).unwrap_or(u32::MAX),
             session: self.present_session().unwrap_or([0; 16]),
             link: self.config.link.clone(),
         };
@@ -237,6 +236,7 @@ impl Session {
                     self.judge_queue(now, took);
                 }
             }
+            (Frame::Return { sid, max_off }, State::Attached) => self.on_return(sid, max_off)?,
             (Frame::Want { carriers }, State::Attached) => self.on_wanted(carriers),
             (Frame::Resume { last, reports }, State::Attached) if !carrier.reported => {
                 self.on_resume(now, id, last, &reports)?;

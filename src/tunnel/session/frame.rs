@@ -223,6 +223,13 @@ pub enum Frame {
         /// How many, 1 to 16; a hint.
         carriers: u8,
     },
+    /// The sender has no use for credit above `max_off` now, and keeps to it until it is given more. May be skipped.
+    Return {
+        /// The stream.
+        sid: u64,
+        /// Offset up to which it may still send.
+        max_off: u64,
+    },
 }
 
 /// What a GOAWAY announces.
@@ -250,6 +257,7 @@ const PING: u8 = 0x20;
 const PONG: u8 = 0x21;
 const GOAWAY: u8 = 0x22;
 const WANT: u8 = SKIPPABLE | 0x23;
+const RETURN: u8 = SKIPPABLE | 0x24;
 
 impl Frame {
     /// The frame's name in logs and errors.
@@ -272,6 +280,7 @@ impl Frame {
             Self::Pong { .. } => "PONG",
             Self::Goaway { .. } => "GOAWAY",
             Self::Want { .. } => "WANT",
+            Self::Return { .. } => "RETURN",
         }
     }
 
@@ -378,6 +387,11 @@ impl Frame {
                 });
                 put_detail(out, detail);
                 GOAWAY
+            }
+            Self::Return { sid, max_off } => {
+                out.extend_from_slice(&sid.to_le_bytes());
+                out.extend_from_slice(&max_off.to_le_bytes());
+                RETURN
             }
             Self::Want { carriers } => {
                 out.push(*carriers);
@@ -510,6 +524,7 @@ const fn kind_name(kind: u8) -> &'static str {
         PONG => "PONG",
         GOAWAY => "GOAWAY",
         WANT => "WANT",
+        RETURN => "RETURN",
         _ => "unknown",
     }
 }
@@ -553,6 +568,7 @@ impl Body {
                 detail: self.detail()?,
             },
             WANT => Frame::Want { carriers: self.u8()? },
+            RETURN => Frame::Return { sid: self.u64()?, max_off: self.u64()? },
             _ => return Ok(None),
         }))
     }

@@ -58,6 +58,7 @@ fn every_frame_has_exactly_these_bytes() {
         (Frame::Pong { seq: 1, ts: 2 }, "21 100000 0100000000000000 0200000000000000"),
         (Frame::Goaway { code: Goaway::Ended, detail: "bye".to_owned() }, "22 060000 01 0300 627965"),
         (Frame::Want { carriers: 8 }, "a3 010000 08"),
+        (Frame::Return { sid: 5, max_off: 0x1_0000 }, "a4 100000 0500000000000000 0000010000000000"),
     ] {
         let mut out = Vec::new();
         frame.encode(&mut out);

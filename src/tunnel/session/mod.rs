@@ -72,6 +72,8 @@ pub const FIRST_CARRIERS: u8 = 2;
 const ACK_DELAY: Duration = Duration::from_millis(25);
 /// How long a stream that nobody reads any more may stay half-open.
 const LINGER: Duration = Duration::from_secs(60);
+/// How long credit may be of no use before it is given back.
+const UNUSED: Duration = Duration::from_secs(10);
 /// A timer that comes later than this tells that the process was stopped.
 const STOPPED: Duration = Duration::from_secs(1);
 
@@ -182,6 +184,8 @@ pub struct Counters {
     pub accepted: u64,
     /// Streams cut by the loss of a session.
     pub lost_streams: u64,
+    /// Streams cut because their peer used credit that it had given back, and more was held than the budget allows.
+    pub overdrawn: u64,
 }
 
 /// State of one carrier, for status.
@@ -218,6 +222,8 @@ pub struct Session {
     last_end: Option<SessionEnd>,
     streams: BTreeMap<u64, Box<Stream>>,
     budget: Budget,
+    /// Runs out of order, of all streams.
+    runs: usize,
     /// Streams with control frames due.
     ctl: VecDeque<u64>,
     /// Streams that the peer must be told are gone.
@@ -226,7 +232,9 @@ pub struct Session {
     acks: BTreeSet<u64>,
     ack_at: Option<Instant>,
     /// Streams that wait for room in the budget.
-    starved: BTreeSet<u64>,
+    starved: VecDeque<u64>,
+    /// When credit that was of no use is given back next.
+    unused_at: Option<Instant>,
     /// Released streams that wait for the peer's end.
     lingering: VecDeque<(Instant, u64)>,
     opens: OpenRate,
@@ -269,7 +277,8 @@ impl Session {
     pub fn new(config: SessionConfig, keyring: Box<dyn Keyring>) -> Self {
         let opens = OpenRate { per_second: config.opens_per_second, left: config.opens_per_second.into(), at: None };
         Self {
-            budget: Budget::new(config.buffered_bytes),
+            budget: Budget::new(config.buffered_bytes, config.streams),
+            runs: 0,
             config,
             keyring,
             carriers: BTreeMap::new(),
@@ -286,7 +295,8 @@ impl Session {
             gone: BTreeSet::new(),
             acks: BTreeSet::new(),
             ack_at: None,
-            starved: BTreeSet::new(),
+            starved: VecDeque::new(),
+            unused_at: None,
             lingering: VecDeque::new(),
             opens,
             events: VecDeque::new(),
@@ -411,10 +421,31 @@ impl Session {
         let next = carriers
             .chain(self.ack_at.map(|at| (at, "acknowledge")))
             .chain(self.parked_since.map(|at| (at + self.config.park, "park expired")))
+            .chain(self.unused_at.map(|at| (at, "give credit back")))
             .chain(self.lingering.front().map(|&(at, _)| (at, "linger")))
             .min_by_key(|&(at, _)| at);
         self.armed = next.map(|(at, _)| at);
         next
+    }
+
+    /// Gives back what streams' peers permit and streams had no use for. Others can use it: the peer's budget is shared.
+    fn give_credit_back(&mut self, now: Instant) {
+        self.unused_at = None;
+        let Some(floor) = self.incarnation.as_ref().map(|incarnation| u64::from(incarnation.peer_early)) else {
+            return;
+        };
+        let mut given = Vec::new();
+        for (&sid, stream) in &mut self.streams {
+            if matches!(stream.phase, streams::Phase::Open) && stream.send.give_back(floor).is_some() {
+                given.push(sid);
+            }
+        }
+        for sid in given {
+            self.flag(sid, |ctl| &mut ctl.give_back);
+        }
+        if !self.streams.is_empty() {
+            self.unused_at = Some(now + UNUSED);
+        }
     }
 
     /// Does what is due.
@@ -427,6 +458,9 @@ impl Session {
             for sid in std::mem::take(&mut self.acks) {
                 self.flag(sid, |ctl| &mut ctl.credit);
             }
+        }
+        if self.unused_at.is_some_and(|at| at <= now) {
+            self.give_credit_back(now);
         }
         if self.parked_since.is_some_and(|at| at + self.config.park <= now) {
             self.end_session(now, SessionEnd::ParkExpired(self.config.park));

@@ -7,17 +7,22 @@ use bytes::Bytes;
 use super::error::{OpenFailure, StreamEnd, Violation};
 use super::frame::{Frame, Report, Side};
 use super::streams::{Phase, Stream};
-use super::window::EARLY;
-use super::{ACK_DELAY, CarrierId, Event, Session};
+use super::{ACK_DELAY, CarrierId, Event, Session, UNUSED};
 
 /// Most separate ranges of the peer's stream ids: it uses them in order, and a few overtake each other between carriers.
 const MAX_ID_RANGES: usize = 65_536;
+/// Most runs of bytes that arrived before what is in front of them, of all streams together: each costs memory beside its bytes.
+const MAX_RUNS: usize = 65_536;
 /// Most streams that wait to be told gone.
 const MAX_GONE: usize = 65_536;
 
 /// Bytes whose acknowledgement does not wait, however large the window: the sender keeps them until then, and what it lets go
 /// of in small amounts it can use again at once.
 const ACK_BYTES: u64 = 512 * 1024;
+
+/// Pieces shorter than this are copied out of the buffer that they came in, once a [`CROWDED`]th of the budget is used.
+const COPIED: usize = 32 * 1024;
+const CROWDED: u64 = 16;
 
 /// What an id stands for here.
 enum Known {
@@ -107,8 +112,32 @@ impl Session {
             self.events.push_back(Event::Answered(id));
         }
         let len = data.len() as u64;
-        let got = stream.recv.on_data(sid, offset, data, fin)?;
-        self.budget.received += got.gained;
+        // A few bytes of a large buffer that will lie here for a while: the budget counts bytes, not buffers.
+        let data = if data.len() < COPIED && self.budget.received > self.budget.limit() / CROWDED {
+            Bytes::copy_from_slice(&data)
+        } else {
+            data
+        };
+        let (runs, held) = (stream.recv.runs(), stream.recv.buffered());
+        let got = stream.recv.on_data(sid, offset, data, fin);
+        // Counted whatever came of it: what is held is given back when the stream goes.
+        self.runs = self.runs + stream.recv.runs() - runs;
+        self.budget.received += stream.recv.buffered() - held;
+        let got = got?;
+        if self.runs > MAX_RUNS {
+            return Err(Violation::Flood { what: "runs out of order", count: self.runs, limit: MAX_RUNS });
+        }
+        let outstanding = stream.recv.outstanding();
+        if outstanding > stream.window.target() {
+            // Credit that was given back is used all the same. That may be, for both frames were on their way.
+            self.budget.promise(stream.window.target(), outstanding);
+            stream.window.set(outstanding);
+            if self.budget.is_overdrawn() {
+                self.counters.overdrawn += 1;
+                self.cut(sid, 1);
+                return Ok(());
+            }
+        }
         self.counters.bytes_in += got.gained;
         self.counters.duplicate_bytes += len - got.gained;
         if stream.released && got.gained > 0 {
@@ -148,8 +177,9 @@ impl Session {
         if !matches!(stream.phase, Phase::Opening { .. } | Phase::Open) {
             return Ok(());
         }
+        let before = stream.send.buffered();
         let freed = stream.send.on_credit(sid, recv_off, max_off)?;
-        self.budget.sent -= freed;
+        self.budget.keep(before, stream.send.buffered());
         if stream.write_blocked
             && stream.send.room() > 0
             && self.budget.send_room(stream.send.buffered()) > 0
@@ -162,6 +192,24 @@ impl Session {
             self.feed_starved();
         }
         self.retire_if_done(sid)
+    }
+
+    /// The peer has no use for credit above `max_off`.
+    pub(super) fn on_return(&mut self, sid: u64, max_off: u64) -> Result<(), Violation> {
+        match self.known(sid, "RETURN")? {
+            Known::Live => {}
+            Known::Over => return self.tell_gone(sid),
+            Known::Unseen => return Ok(()),
+        }
+        if let Some(stream) = self.streams.get_mut(&sid)
+            && matches!(stream.phase, Phase::Open)
+        {
+            stream.recv.on_return(max_off);
+            let (before, floor) = (stream.window.target(), self.budget.floor());
+            stream.window.set(stream.recv.outstanding().max(floor).min(before));
+            self.budget.promise(before, stream.window.target());
+        }
+        Ok(())
     }
 
     /// A stream is over when both directions are finished, received and acknowledged; the peer is told so.
@@ -216,9 +264,11 @@ impl Session {
         };
         let phase = refusal.map_or(Phase::Offered, |detail| Phase::Refused(OpenFailure::limit(detail)));
         let refused = matches!(phase, Phase::Refused(_));
-        let mut stream = Stream::new(false, phase, max_off);
+        self.unused_at.get_or_insert(now + UNUSED);
+        let floor = self.budget.floor();
+        let mut stream = Stream::new(false, phase, max_off, floor);
         stream.released = refused;
-        self.budget.promised += u64::from(EARLY);
+        self.budget.promise(0, floor);
         self.streams.insert(sid, Box::new(stream));
         if refused {
             self.flag(sid, |ctl| &mut ctl.answer);
@@ -289,12 +339,10 @@ impl Session {
             _ => Phase::Cut(StreamEnd::ResetByPeer),
         };
         if matches!(end, Phase::Retired) {
-            let freed = self.streams.get_mut(&sid).map_or(0, |stream| {
-                let freed = stream.send.buffered();
+            if let Some(stream) = self.streams.get_mut(&sid) {
+                self.budget.keep(stream.send.buffered(), 0);
                 stream.send.clear();
-                freed
-            });
-            self.budget.sent -= freed;
+            }
             self.feed_starved();
         }
         self.conclude(sid, end);

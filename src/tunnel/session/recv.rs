@@ -27,6 +27,10 @@ pub(super) struct RecvHalf {
     highest: u64,
     final_off: Option<u64>,
     max_off: u64,
+    /// The most that was ever permitted: credit that was given back may have been used on the way.
+    limit: u64,
+    /// Given to the application, which has not asked for more since: it may still hold them.
+    lent: u64,
 }
 
 /// What came of data that arrived.
@@ -43,7 +47,16 @@ pub(super) struct Received {
 impl RecvHalf {
     /// Nothing received, `max_off` bytes permitted.
     pub(super) fn new(max_off: u64) -> Self {
-        Self { ready: Chunks::default(), ahead: BTreeMap::new(), ahead_bytes: 0, highest: 0, final_off: None, max_off }
+        Self {
+            ready: Chunks::default(),
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            highest: 0,
+            final_off: None,
+            max_off,
+            limit: max_off,
+            lent: 0,
+        }
     }
 
     /// What the peer may send up to.
@@ -54,6 +67,17 @@ impl RecvHalf {
     /// Permits more.
     pub(super) fn permit(&mut self, max_off: u64) {
         self.max_off = self.max_off.max(max_off);
+        self.limit = self.limit.max(max_off);
+    }
+
+    /// The peer will not send beyond `max_off` until it is permitted more.
+    pub(super) fn on_return(&mut self, max_off: u64) {
+        self.max_off = self.max_off.min(max_off.max(self.highest));
+    }
+
+    /// Bytes that are held, or may still come.
+    pub(super) const fn outstanding(&self) -> u64 {
+        self.max_off.saturating_sub(self.read_off())
     }
 
     /// Everything below is held; the end counts as one.
@@ -61,14 +85,29 @@ impl RecvHalf {
         self.ready.end() + u64::from(self.is_complete())
     }
 
-    /// Offset of the next byte that will be read.
+    /// Offset behind the last byte that the application is done with.
     pub(super) const fn read_off(&self) -> u64 {
-        self.ready.start()
+        self.ready.start() - self.lent
     }
 
     /// Bytes held and not read.
     pub(super) const fn buffered(&self) -> u64 {
         self.ready.len() + self.ahead_bytes
+    }
+
+    /// Bytes that the application has and may not be done with.
+    pub(super) const fn lent(&self) -> u64 {
+        self.lent
+    }
+
+    /// The application is done with what it was given: how much that was.
+    pub(super) const fn settle(&mut self) -> u64 {
+        std::mem::replace(&mut self.lent, 0)
+    }
+
+    /// Runs that arrived before what is in front of them.
+    pub(super) fn runs(&self) -> usize {
+        self.ahead.len()
     }
 
     /// Whether all up to the end is held.
@@ -90,9 +129,10 @@ impl RecvHalf {
     /// Takes in data.
     pub(super) fn on_data(&mut self, sid: u64, offset: u64, mut data: Bytes, fin: bool) -> Result<Received, Violation> {
         let end = offset.saturating_add(data.len() as u64);
-        if end > self.max_off {
-            return Err(Violation::CreditExceeded { sid, end, max_off: self.max_off });
+        if end > self.limit {
+            return Err(Violation::CreditExceeded { sid, end, max_off: self.limit });
         }
+        self.max_off = self.max_off.max(end);
         if let Some(final_off) = self.final_off
             && (end > final_off || (fin && end != final_off))
         {
@@ -169,9 +209,11 @@ impl RecvHalf {
         }
     }
 
-    /// Takes the next bytes.
+    /// Takes the next bytes, when what was taken before is settled.
     pub(super) fn read(&mut self) -> Option<Bytes> {
-        self.ready.pop_front()
+        let data = self.ready.pop_front()?;
+        self.lent += data.len() as u64;
+        Some(data)
     }
 
     /// Drops everything; the stream was cut.
@@ -179,6 +221,7 @@ impl RecvHalf {
         self.ready = Chunks::at(self.ready.end());
         self.ahead.clear();
         self.ahead_bytes = 0;
+        self.lent = 0;
     }
 }
 

@@ -382,6 +382,8 @@ impl Session {
         self.gone.clear();
         self.acks.clear();
         self.ack_at = None;
+        self.unused_at = None;
+        self.starved.clear();
         self.lingering.clear();
         if incarnation.established {
             self.events.push_back(Event::Ended(why));

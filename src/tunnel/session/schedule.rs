@@ -297,6 +297,9 @@ impl Session {
                 if ctl.answer && !stream.mine {
                     batch.push(&Frame::OpenOk { sid, max_off });
                 }
+                if ctl.give_back {
+                    batch.push(&Frame::Return { sid, max_off: stream.send.max_off() });
+                }
                 if ctl.credit {
                     self.push_credit(sid, batch);
                 }

@@ -29,6 +29,8 @@ pub(super) struct SendHalf {
     next: u64,
     max_off: u64,
     finished: bool,
+    /// `written` when it was last looked whether the credit is of use.
+    written_before: u64,
     /// Sent, but on a carrier that is no more: to be sent again first.
     lost: RangeSet,
     /// What was sent where, unacknowledged.
@@ -63,6 +65,7 @@ impl SendHalf {
             next: 0,
             max_off,
             finished: false,
+            written_before: 0,
             lost: RangeSet::default(),
             flights: VecDeque::new(),
             burst: 0,
@@ -77,6 +80,24 @@ impl SendHalf {
     /// Bytes kept: unsent and unacknowledged.
     pub(super) const fn buffered(&self) -> u64 {
         self.kept.len()
+    }
+
+    /// Gives credit back that was of no use since this was called last: at most four times what was written then, and `floor`
+    /// at least, are kept. Returns the offset up to which it will send.
+    pub(super) fn give_back(&mut self, floor: u64) -> Option<u64> {
+        let written = self.kept.end();
+        let used = written - std::mem::replace(&mut self.written_before, written);
+        let keep = used.saturating_mul(4).max(floor);
+        if self.finished || self.buffered() > 0 || self.room() < keep.saturating_mul(2) {
+            return None;
+        }
+        self.max_off = written + keep;
+        Some(self.max_off)
+    }
+
+    /// What the peer permits, or less where some was given back.
+    pub(super) const fn max_off(&self) -> u64 {
+        self.max_off
     }
 
     /// Appends; the caller keeps to [`Self::room`].

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::error::{OpenError, OpenFailure, StreamEnd};
 use super::recv::RecvHalf;
 use super::send::SendHalf;
-use super::window::{EARLY, Window};
-use super::{CarrierId, Event, LINGER, Session, StreamId};
+use super::window::Window;
+use super::{CarrierId, Event, LINGER, Session, StreamId, UNUSED};
 
 /// One stream at one side.
 ///
@@ -40,6 +40,8 @@ pub(super) struct Stream {
     pub(super) read_blocked: bool,
     pub(super) write_blocked: bool,
     cut_watched: bool,
+    /// It waits for room in the budget.
+    pub(super) starved: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(super) struct Ctl {
     pub(super) answer: bool,
     pub(super) credit: bool,
     pub(super) reset: bool,
+    /// Credit is given back.
+    pub(super) give_back: bool,
 }
 
 /// What a read gave.
@@ -75,8 +79,8 @@ pub enum Read {
 }
 
 impl Stream {
-    pub(super) fn new(mine: bool, phase: Phase, peer_permits: u64) -> Self {
-        let window = u64::from(EARLY);
+    /// A stream whose peer may send `window` and permits `peer_permits`.
+    pub(super) fn new(mine: bool, phase: Phase, peer_permits: u64, window: u64) -> Self {
         Self {
             mine,
             phase,
@@ -93,6 +97,7 @@ impl Stream {
             read_blocked: false,
             write_blocked: false,
             cut_watched: false,
+            starved: false,
         }
     }
 
@@ -150,10 +155,8 @@ impl Session {
         let sid = incarnation.next_id;
         incarnation.next_id += 2;
         let early = u64::from(incarnation.peer_early);
-        let mut stream = Stream::new(true, Phase::Opening { host: host.to_owned(), port }, early);
-        stream.window.raise(first);
-        stream.recv.permit(stream.window.target());
-        self.budget.promised += stream.window.target();
+        let stream = Stream::new(true, Phase::Opening { host: host.to_owned(), port }, early, first);
+        self.budget.promise(0, first);
         self.streams.insert(sid, Box::new(stream));
         self.counters.opened += 1;
         self.flag(sid, |ctl| &mut ctl.open);
@@ -193,7 +196,7 @@ impl Session {
         stream.phase = Phase::Open;
         let before = stream.window.target();
         stream.window.raise(first);
-        self.budget.promised += stream.window.target() - before;
+        self.budget.promise(before, stream.window.target());
         stream.recv.permit(stream.recv.read_off() + stream.window.target());
         self.counters.accepted += 1;
         self.flag(sid, |ctl| &mut ctl.answer);
@@ -230,8 +233,8 @@ impl Session {
         }
         let room = stream.send.room();
         let budget = self.budget.send_room(stream.send.buffered());
-        if room > 0 && budget == 0 {
-            self.starved.insert(sid);
+        if room > 0 && budget == 0 && !std::mem::replace(&mut stream.starved, true) {
+            self.starved.push_back(sid);
         }
         let room = room.min(budget);
         stream.write_blocked = room == 0;
@@ -262,14 +265,17 @@ impl Session {
         write: impl FnOnce(&mut SendHalf),
     ) -> Result<(), StreamEnd> {
         let sid = self.present(id)?;
+        self.unused_at.get_or_insert(now + UNUSED);
         let Some(stream) = self.streams.get_mut(&sid) else {
             return Err(StreamEnd::ResetByUs);
         };
         if let Some(end) = stream.cut() {
             return Err(end.clone());
         }
+        let before = stream.send.buffered();
         write(&mut stream.send);
-        self.budget.sent += len as u64;
+        debug_assert_eq!(stream.send.buffered(), before + len as u64);
+        self.budget.keep(before, stream.send.buffered());
         self.schedule(sid);
         self.share_backlog(now, sid);
         Ok(())
@@ -292,12 +298,13 @@ impl Session {
         Ok(())
     }
 
-    /// Reads the next bytes, which permits the peer to send more.
+    /// Reads the next bytes, and tells that the application is done with those read before, which permits the peer to send more.
     ///
     /// # Errors
     /// Why the stream was cut; never confused with its end.
     pub fn read(&mut self, now: Instant, id: StreamId) -> Result<Read, StreamEnd> {
         let sid = self.present(id)?;
+        self.unused_at.get_or_insert(now + UNUSED);
         let rtt = self.rtt();
         let Some(stream) = self.streams.get_mut(&sid) else {
             return Err(StreamEnd::ResetByUs);
@@ -305,6 +312,24 @@ impl Session {
         if let Some(end) = stream.cut() {
             return Err(end.clone());
         }
+        let settled = stream.recv.settle();
+        self.budget.received -= settled;
+        if settled > 0 && stream.is_live() {
+            let before = stream.window.target();
+            let most = self.budget.most(before);
+            let (read_off, outstanding) = (stream.recv.read_off(), stream.recv.outstanding());
+            stream.window.on_read(now, read_off, rtt, most, outstanding);
+            self.budget.promise(before, stream.window.target());
+            if let Some(permit) = stream.window.update(read_off, stream.recv.max_off())
+                && !stream.recv.is_complete()
+            {
+                stream.recv.permit(permit);
+                self.flag(sid, |ctl| &mut ctl.credit);
+            }
+        }
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return Err(StreamEnd::ResetByUs);
+        };
         let Some(data) = stream.recv.read() else {
             if stream.recv.is_complete() {
                 return Ok(Read::End);
@@ -312,20 +337,6 @@ impl Session {
             stream.read_blocked = true;
             return Ok(Read::Blocked);
         };
-        self.budget.received -= data.len() as u64;
-        if stream.is_live() {
-            let before = stream.window.target();
-            let most = self.budget.most(before);
-            stream.window.on_read(now, stream.recv.read_off(), rtt, most);
-            self.budget.promised += stream.window.target() - before;
-            let update = stream.window.update(stream.recv.read_off(), stream.recv.max_off(), most);
-            if let Some(permit) = update
-                && !stream.recv.is_complete()
-            {
-                stream.recv.permit(permit);
-                self.flag(sid, |ctl| &mut ctl.credit);
-            }
-        }
         Ok(Read::Data(data))
     }
 
@@ -405,9 +416,10 @@ impl Session {
     /// Gives the stream's buffers back to the budget.
     pub(super) fn drop_bytes(&mut self, sid: u64) {
         if let Some(stream) = self.streams.get_mut(&sid) {
-            self.budget.received -= stream.recv.buffered();
-            self.budget.sent -= stream.send.buffered();
-            self.budget.promised -= stream.window.target();
+            self.budget.received -= stream.recv.buffered() + stream.recv.lent();
+            self.budget.keep(stream.send.buffered(), 0);
+            self.budget.promise(stream.window.target(), 0);
+            self.runs -= stream.recv.runs();
             stream.window = Window::new(0);
             stream.recv.clear();
             stream.send.clear();
@@ -424,7 +436,7 @@ impl Session {
         let keeps_bytes = matches!(phase, Phase::Retired);
         stream.phase = phase;
         if keeps_bytes {
-            self.budget.promised -= stream.window.target();
+            self.budget.promise(stream.window.target(), 0);
             stream.window = Window::new(0);
             self.acks.remove(&sid);
         } else {
@@ -439,7 +451,6 @@ impl Session {
     /// Removes a stream that nobody holds.
     pub(super) fn forget(&mut self, sid: u64) {
         self.drop_bytes(sid);
-        self.starved.remove(&sid);
         self.streams.remove(&sid);
     }
 
@@ -467,11 +478,12 @@ impl Session {
     /// Lets a few of the streams that waited for room in the budget try again.
     pub(super) fn feed_starved(&mut self) {
         for _ in 0..8 {
-            if self.starved.is_empty() || self.budget.send_room(u64::MAX) == 0 {
+            if !self.budget.has_send_room() {
                 return;
             }
-            if let Some(sid) = self.starved.pop_first()
-                && let Some(stream) = self.streams.get_mut(&sid)
+            let Some(sid) = self.starved.pop_front() else { return };
+            if let Some(stream) = self.streams.get_mut(&sid)
+                && std::mem::take(&mut stream.starved)
                 && std::mem::take(&mut stream.write_blocked)
             {
                 let id = self.name(sid);

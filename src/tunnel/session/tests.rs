@@ -1,5 +1,7 @@
 //! Two sessions joined by hand: what each rule promises, frame by frame.
 
+mod limits;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -10,7 +10,6 @@ use super::random::Random;
 use super::shape::Shape;
 use crate::tunnel::session::frame::{self, Decoded, Frame};
 use crate::tunnel::session::tests::{Toy, start};
-use crate::tunnel::session::window::{EARLY, LEAST};
 use crate::tunnel::session::{
     Batch, CarrierEnd, CarrierId, Counters, Event, OpenFailure, OpenRefused, Refusal, SLOTS, Session, SessionEnd,
     StreamId,
@@ -391,8 +390,11 @@ impl World {
             let (received, sent) = process.session.buffered();
             let half = self.shape.buffered / 2;
             let streams = process.session.streams() as u64;
-            assert!(sent <= half + streams * LEAST, "{sent} bytes kept for replay by {streams} streams, limit {half}");
-            let most = 2 * half + (streams + 1) * u64::from(EARLY);
+            assert!(
+                sent <= half + streams * process.session.budget.floor(),
+                "{sent} bytes kept for replay by {streams} streams, limit {half}"
+            );
+            let most = 2 * half + (streams + 1) * process.session.budget.floor();
             assert!(received <= most, "{received} bytes received by {streams} streams, limit {half}");
         }
     }
@@ -574,6 +576,8 @@ impl World {
             }
             Event::Parked => self.sides[side].parked_at = Some(self.now),
             Event::Ended(why) => self.on_ended(side, &why),
+            // Nobody watches: each end here reads or writes until it is cut.
+            Event::Cut(id) => unreachable!("{id:?} is not watched"),
             Event::Carriers(wanted) => {
                 assert!(side == 0 && (1..=SLOTS).contains(&wanted));
                 self.wanted = wanted;
@@ -822,7 +826,7 @@ impl World {
         for side in 0..2 {
             let process = &self.sides[side];
             assert_eq!(process.session.buffered(), (0, 0), "side {side} holds bytes");
-            assert_eq!(process.session.budget.promised, 0, "side {side} keeps windows");
+            assert_eq!(process.session.budget.promised(), 0, "side {side} keeps windows");
             assert_eq!((sums[side].opened, sums[side].accepted), (process.opened, process.accepted), "side {side}");
             let (here, there) = (sums[side], sums[1 - side]);
             assert!(here.bytes_in <= there.bytes_out && here.bytes_out <= written[side], "side {side}: {sums:?}");
@@ -869,5 +873,6 @@ fn sum(a: Counters, b: Counters) -> Counters {
         opened: a.opened + b.opened,
         accepted: a.accepted + b.accepted,
         lost_streams: a.lost_streams + b.lost_streams,
+        overdrawn: a.overdrawn + b.overdrawn,
     }
 }
