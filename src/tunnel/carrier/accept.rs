@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::certificates::Credentials;
 use super::error::{CarrierError, Transport};
 use super::handshake::{DEADLINE, Proved, Reading};
+use super::places::Places;
 use super::preamble::{Preamble, VERSION, Verdict, is_ours};
 use super::sniff::{ENOUGH, Seen, sniff};
 use super::{Established, PeerIdentity, Proof, Trust};
@@ -49,7 +50,7 @@ pub struct AcceptStatus {
     pub failed: u64,
     /// Connections that were no linkspan's: other protocols, port scans, silence.
     pub strangers: u64,
-    /// Connections dropped at once, because `limits.handshakes` were in progress.
+    /// Handshakes ended for a newcomer, because `limits.handshakes` were in progress.
     pub dropped: u64,
     /// The last failed handshake of a linkspan peer; none since the last success.
     pub last_error: Option<HandshakeFailure>,
@@ -164,8 +165,12 @@ impl Acceptor {
             return Err(CarrierError::Role { role: "dial" });
         };
         let bind = |e: std::io::Error| CarrierError::Bind { address: listen.to_string(), detail: e.to_string() };
-        let links = RwLock::new(HashMap::from([load(link, &config.auth)?]));
-        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let (auth, name) = (config.auth.clone(), link.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || load(&name, &auth))
+            .await
+            .map_err(|error| CarrierError::Handshake { detail: error.to_string() })??;
+        let links = RwLock::new(HashMap::from([loaded]));
+        let listener = listen_at(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let state = State {
             status: AcceptStatus { listen: address.to_string(), ..AcceptStatus::default() },
@@ -195,7 +200,7 @@ impl Acceptor {
 
     /// Accepts until `drain` begins or nobody takes carriers any more; each proved carrier goes into `established`.
     pub async fn run(self, established: mpsc::Sender<Established>, drain: Drain) {
-        let permits = Arc::new(Semaphore::new(self.handshakes));
+        let places = Places::new(self.handshakes);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let accepted = tokio::select! {
@@ -222,26 +227,39 @@ impl Acceptor {
                     }
                 }
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let (place, displaced) = places.take(address.ip());
+            if displaced {
                 self.shared.dropped(address, self.handshakes);
-                continue;
-            };
+            }
             let (shared, established, draining) = (Arc::clone(&self.shared), established.clone(), drain.clone());
             drain.spawn(async move {
-                let work = async {
-                    if let Some(carrier) = shared.handshake(socket, address).await {
-                        // A closed channel is an endpoint that ended.
-                        let _ = established.send(carrier).await;
-                    }
+                let proved = tokio::select! {
+                    () = draining.draining() => None,
+                    () = place.displaced() => None,
+                    proved = shared.handshake(socket, address) => proved,
                 };
-                tokio::select! {
-                    () = draining.draining() => {}
-                    () = work => {}
+                if let Some(carrier) = proved {
+                    place.proved();
+                    tokio::select! {
+                        () = draining.draining() => {}
+                        // A closed channel is an endpoint that ended.
+                        _ = established.send(carrier) => {}
+                    }
                 }
-                drop(permit);
             });
         }
     }
+}
+
+/// Connections that may wait to be accepted: a flood of them is to reach [`Places`] rather than to push others out here. The
+/// kernel's own bound (net.core.somaxconn) may be lower.
+const BACKLOG: u32 = 4096;
+
+fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn load(link: &str, auth: &TunnelAuth) -> Result<(String, Credentials), CarrierError> {
@@ -357,7 +375,7 @@ impl Shared {
         let held_back = state.may_log(Kind::Dropped, Instant::now());
         drop(state);
         if let Some(more) = held_back {
-            warn!(from = %address, more, limit, "connection dropped: as many handshakes are in progress as are allowed");
+            warn!(from = %address, more, limit, "as many handshakes are in progress as are allowed: the oldest of the largest crowd ends for a newcomer");
         }
     }
 }

@@ -77,6 +77,8 @@ impl<'a> Reading<'a> {
         if left == 0 {
             return Err(CarrierError::HandshakeTooLarge { limit: MOST_BYTES });
         }
+        // Memory only for who speaks.
+        let _ = self.socket.readable().await;
         self.input.reserve(left.min(4096));
         let read = (&mut *self.socket).take(left as u64).read_buf(&mut self.input).await;
         match read {

@@ -13,6 +13,7 @@ mod error;
 mod fuzz;
 mod handshake;
 mod noise;
+mod places;
 mod plain;
 mod preamble;
 mod proof;
