@@ -35,6 +35,8 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let forced = self.forced.clone();
+        // Moved into the block below it would be there twice: once as captured, once as polled.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;

@@ -68,7 +68,9 @@ impl Names {
     /// Asks `/etc/hosts` and DNS; the error is a text for [`crate::net::DialError::NoSuchName`].
     pub(super) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String> {
         let [v4, v6] = self.resolvers.as_ref().map_err(Clone::clone)?;
-        first_of(ask(v4, name), ask(v6, name)).await.map_err(|missing| match missing {
+        // A look-up is large, and every stream's task would have room for it as long as the stream lives.
+        let found = Box::pin(first_of(ask(v4, name), ask(v6, name))).await;
+        found.map_err(|missing| match missing {
             Missing::Said(why) => why.to_owned(),
             Missing::Failed(why) => why,
         })
