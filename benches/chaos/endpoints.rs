@@ -13,8 +13,8 @@ use crate::wire::Wire;
 /// Both processes; they end with this value.
 pub struct Tunnel {
     entry: SocketAddr,
-    _processes: [Running; 2],
-    _dir: tempfile::TempDir,
+    processes: [Running; 2],
+    dir: tempfile::TempDir,
 }
 
 /// Carriers between them.
@@ -23,7 +23,19 @@ const CARRIERS: usize = 4;
 const START: Duration = Duration::from_secs(15);
 
 impl Tunnel {
-    pub async fn start(transport: &str, wire: &Wire, target: SocketAddr) -> Self {
+    /// Both processes with lines of `[tunnel]` that `both` have, once all carriers are there.
+    pub async fn start(transport: &str, wire: &Wire, target: SocketAddr, both: &str) -> Self {
+        Self::start_within(transport, wire, target, both, None).await
+    }
+
+    /// As [`Self::start`], with a hard limit of open files for each process.
+    pub async fn start_within(
+        transport: &str,
+        wire: &Wire,
+        target: SocketAddr,
+        both: &str,
+        files: Option<usize>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pair = Pair {
             transport,
@@ -31,11 +43,12 @@ impl Tunnel {
             listen: wire.far().to_string(),
             dial: wire.near().to_string(),
             dialling: &format!("carriers = {CARRIERS}"),
+            both,
             dns: free_port(),
             net: 78,
         };
         pair.write(dir.path());
-        let processes = ["exit", "entry"].map(|side| start(dir.path(), side));
+        let processes = ["exit", "entry"].map(|side| start(dir.path(), side, files));
         let (entry, begun) = (pair.entry(), Instant::now());
         while tokio::net::TcpStream::connect(entry).await.is_err() || wire.carriers() < CARRIERS {
             if begun.elapsed() > START {
@@ -44,7 +57,17 @@ impl Tunnel {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Self { entry, _processes: processes, _dir: dir }
+        Self { entry, processes, dir }
+    }
+
+    /// The processes of the exit and of the entry.
+    pub fn ids(&self) -> [u32; 2] {
+        self.processes.each_ref().map(Running::id)
+    }
+
+    /// Where their configurations and logs are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where streams to the target begin.
@@ -53,8 +76,15 @@ impl Tunnel {
     }
 }
 
-fn start(dir: &Path, side: &str) -> Running {
-    let mut command = Command::new(pair::program());
+fn start(dir: &Path, side: &str, files: Option<usize>) -> Running {
+    let mut command = match files {
+        None => Command::new(pair::program()),
+        Some(files) => {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(pair::program());
+            limited
+        }
+    };
     command.args(["run", "--config"]).arg(dir.join(format!("{side}.toml")));
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(fs::File::create(dir.join(format!("{side}.log"))).unwrap());

@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::outcome::Measure;
+
 /// All streams and the server that they lead to.
 pub struct Traffic {
     target: SocketAddr,
@@ -44,6 +46,16 @@ pub struct Ended {
     pub bytes: u64,
     pub reset: usize,
     pub wrong: usize,
+}
+
+impl Ended {
+    pub fn measures(&self) -> [Measure; 3] {
+        [
+            Measure::least("GB both ways", self.bytes as f64 / 1e9, f64::MIN_POSITIVE),
+            Measure::most("streams reset", self.reset as f64, 0.0),
+            Measure::most("streams wrong", self.wrong as f64, 0.0),
+        ]
+    }
 }
 
 /// Longest wait for the last bytes of all streams.
@@ -160,6 +172,11 @@ impl Traffic {
     /// Bytes that arrived so far, both ways.
     pub fn received(&self) -> u64 {
         self.flows.iter().map(|flow| flow.there.received.load(Relaxed) + flow.back.received.load(Relaxed)).sum()
+    }
+
+    /// Bytes that arrived so far, by direction of each stream.
+    pub fn received_each(&self) -> Vec<u64> {
+        self.flows.iter().flat_map(|flow| [&flow.there, &flow.back]).map(|way| way.received.load(Relaxed)).collect()
     }
 
     /// Begins to measure gaps anew.

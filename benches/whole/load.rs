@@ -123,6 +123,37 @@ pub fn drain(entry: SocketAddr, ramp: Duration, time: Duration) -> f64 {
     }
 }
 
+/// Connections a second through `entry`, each seen through to the first byte that comes back, over `seconds`.
+pub fn opens(entry: SocketAddr, seconds: u64) -> f64 {
+    const SENDERS: usize = 32;
+    let (opened, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let (opened, stop) = (Arc::clone(&opened), Arc::clone(&stop));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut socket = TcpStream::connect(entry).unwrap();
+                    // Reset rather than finished, so that the ports are free again at once.
+                    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+                    let mut byte = [0];
+                    if socket.write_all(&[ECHO, 1]).is_ok() && socket.read_exact(&mut byte).is_ok() {
+                        opened.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(500));
+    let (before, since) = (opened.load(Ordering::Relaxed), Instant::now());
+    thread::sleep(Duration::from_secs(seconds));
+    let rate = (opened.load(Ordering::Relaxed) - before) as f64 / since.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    rate
+}
+
 /// Round trips of one byte, sorted, in microseconds.
 pub fn ping_pong(entry: SocketAddr, count: usize) -> Vec<f64> {
     let mut socket = TcpStream::connect(entry).unwrap();

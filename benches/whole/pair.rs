@@ -16,6 +16,8 @@ pub struct Pair<'a> {
     pub dial: String,
     /// Lines of the dialling side's `[tunnel]`.
     pub dialling: &'a str,
+    /// Lines of both sides' `[tunnel]`.
+    pub both: &'a str,
     /// Port of the entry's DNS server, which nobody asks.
     pub dns: u16,
     /// Third byte of the entry's loopback network 127.77.x.0/24.
@@ -39,16 +41,16 @@ impl Pair<'_> {
             let made = Command::new(program()).args(["certs", "--dir"]).arg(dir.join("certs")).output().unwrap();
             assert!(made.status.success(), "linkspan certs: {}", String::from_utf8_lossy(&made.stderr));
         }
-        let Self { sink, listen, dial, dialling, dns, net, .. } = self;
+        let Self { sink, listen, dial, dialling, both, dns, net, .. } = self;
         let exit = format!(
             "link = \"bench\"\nstate_dir = \"exit\"\n[local]\ncluster = \"far\"\nbootstrap = [\"sink.bench.test:{sink}\"]\n\
-             [peer]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n[tunnel]\nlisten = \"{listen}\"\n{}\n\
+             [peer]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n[tunnel]\nlisten = \"{listen}\"\n{both}\n{}\n\
              [expose]\nresolve = {{ \"sink.bench.test\" = \"127.0.0.1\" }}\n[proxy]\nmode = \"off\"\n[admin]\nlisten = \"off\"\n",
             auth("source", "destination")
         );
         let entry = format!(
             "link = \"bench\"\nstate_dir = \"entry\"\n[local]\ncluster = \"near\"\nbootstrap = [\"unused.near.test:9092\"]\n\
-             [peer]\ncluster = \"far\"\nbootstrap = [\"sink.bench.test:{sink}\"]\n[tunnel]\ndial = \"{dial}\"\n{dialling}\n{}\n\
+             [peer]\ncluster = \"far\"\nbootstrap = [\"sink.bench.test:{sink}\"]\n[tunnel]\ndial = \"{dial}\"\n{dialling}\n{both}\n{}\n\
              [proxy]\nmode = \"names\"\ndns_listen = [\"127.0.0.1:{dns}\"]\naddresses = \"127.77.{net}.0/24\"\n[admin]\nlisten = \"off\"\n",
             auth("destination", "source")
         );

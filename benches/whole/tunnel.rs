@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::load::{Sink, bulk, ping_pong, wait_for};
+use crate::load::{Sink, bulk, opens, ping_pong, wait_for};
 use crate::pair::{self, Pair};
 use crate::process::{Running, cpu_seconds, family};
 use crate::{Effort, Figure};
@@ -65,6 +65,21 @@ pub fn run(effort: Effort) -> Vec<Figure> {
         figures.extend(rates);
         figures.extend(costs);
     }
+    let mut opened = vec![Vec::new(); paths.len()];
+    for _ in 0..effort.runs {
+        for (path, rates) in paths.iter().zip(&mut opened) {
+            rates.push(opens(path.entry, effort.seconds));
+        }
+    }
+    let mut made: Vec<Figure> = Vec::new();
+    for (path, rates) in paths.iter().zip(&opened) {
+        let figure = Figure::new(format!("{}, connections opened", path.name), "1/s", rates);
+        made.push(match made.first() {
+            Some(first) => figure.against(first),
+            None => figure,
+        });
+    }
+    figures.extend(made);
     let (mut middles, mut tails) = (vec![Vec::new(); paths.len()], vec![Vec::new(); paths.len()]);
     for _ in 0..effort.runs {
         for (at, path) in paths.iter().enumerate() {
@@ -111,7 +126,8 @@ fn linkspan(name: &'static str, transport: &str, port: u16, net: u8, dir: &Path,
     let dir = dir.join(transport);
     let address = format!("127.0.0.1:{port}");
     let sink = sink.address.port();
-    let pair = Pair { transport, sink, listen: address.clone(), dial: address, dialling: "", dns: port + 5, net };
+    let (listen, dns) = (address.clone(), port + 5);
+    let pair = Pair { transport, sink, listen, dial: address, dialling: "", both: "", dns, net };
     pair.write(&dir);
     let start = |side: &str| {
         let mut command = quiet(pair::program());

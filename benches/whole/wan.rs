@@ -104,6 +104,7 @@ pub fn inside(args: &[String]) {
         listen: "0.0.0.0:7443".to_owned(),
         dial: format!("{far}:7443"),
         dialling: "",
+        both: "",
         dns: 5300,
         net: 7,
     };
