@@ -114,6 +114,25 @@ fn tunnel(set: &mut Set<'_>, status: &Status) {
         [("in", tunnel.bytes_in), ("out", tunnel.bytes_out)]
             .map(|(direction, bytes)| (vec![("direction", direction.to_owned())], bytes)),
     );
+    set.gauge(
+        "linkspan_tunnel_buffered_bytes",
+        "Payload bytes held for applications (in) and for the peer (out)",
+        [("in", tunnel.buffered_in), ("out", tunnel.buffered_out)]
+            .map(|(direction, bytes)| (vec![("direction", direction.to_owned())], bytes as f64)),
+    );
+    for (name, help, count) in [
+        ("linkspan_tunnel_replayed_bytes", "Payload bytes sent again after carriers were lost", tunnel.replayed_bytes),
+        ("linkspan_tunnel_sessions", "Sessions begun", tunnel.sessions),
+        ("linkspan_tunnel_resumes", "Sessions taken up again after all carriers were lost", tunnel.resumes),
+    ] {
+        set.counter(name, help, [(vec![], count)]);
+    }
+    set.counter(
+        "linkspan_tunnel_streams_cut",
+        "Streams cut by the tunnel itself, by reason",
+        [("session_lost", tunnel.streams_lost), ("overdrawn", tunnel.streams_overdrawn)]
+            .map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
+    );
     let named: u64 = tunnel.reconnect_reasons.values().sum();
     let rest = tunnel.reconnects.saturating_sub(named);
     set.counter(
@@ -136,6 +155,11 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "What the peer asked to be dialled here, by what became of it",
         [("accepted", exit.total), ("refused", exit.refused), ("failed", exit.failed), ("cut", exit.cut)]
             .map(|(result, count)| (vec![("result", result.to_owned())], count)),
+    );
+    set.counter(
+        "linkspan_exit_refusals",
+        "What was not dialled, or could not be, by reason",
+        exit.reasons.iter().map(|(reason, &count)| (vec![("reason", reason.clone())], count)),
     );
     set.gauge(
         "linkspan_broker_connections",

@@ -165,6 +165,27 @@ pub struct TunnelSection {
     pub bytes_in: u64,
     /// Payload bytes sent since the start.
     pub bytes_out: u64,
+    /// Payload bytes held here: received and not taken yet.
+    #[serde(default)]
+    pub buffered_in: u64,
+    /// Payload bytes held here: sent, or to be sent, and not acknowledged.
+    #[serde(default)]
+    pub buffered_out: u64,
+    /// Payload bytes sent again after carriers were lost.
+    #[serde(default)]
+    pub replayed_bytes: u64,
+    /// Sessions since the start.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Sessions taken up again after all carriers were lost.
+    #[serde(default)]
+    pub resumes: u64,
+    /// Streams cut because their session ended.
+    #[serde(default)]
+    pub streams_lost: u64,
+    /// Streams cut because the peer used credit that it had given back.
+    #[serde(default)]
+    pub streams_overdrawn: u64,
     /// Carriers lost and made again since the start.
     pub reconnects: u64,
     /// The same by reason; reasons are written in the program.
@@ -206,6 +227,12 @@ pub struct CarrierSection {
     pub peer: String,
     /// Since when it is there.
     pub since: Option<String>,
+    /// Whether it carries data; else it is just coming, or going.
+    #[serde(default)]
+    pub attached: bool,
+    /// Whether it is silent while an answer is owed.
+    #[serde(default)]
+    pub suspect: bool,
     /// Round trip time in milliseconds, smoothed.
     pub rtt_ms: Option<f64>,
     /// Bytes received.
@@ -228,6 +255,9 @@ pub struct ExitSection {
     /// Cut because the target was no longer allowed.
     #[serde(default)]
     pub cut: u64,
+    /// Refused or failed, by reason; reasons are written in the program.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// How local clients reach the peer's brokers.

@@ -115,6 +115,8 @@ impl Source {
                     id: u64::from(carrier.slot),
                     peer: carrier.address.clone(),
                     since: None,
+                    attached: carrier.attached,
+                    suspect: carrier.suspect,
                     rtt_ms: carrier.rtt_ms,
                     bytes_in: carrier.bytes_in,
                     bytes_out: carrier.bytes_out,
@@ -123,6 +125,13 @@ impl Source {
             streams: seen.streams as u64,
             bytes_in: seen.bytes_in,
             bytes_out: seen.bytes_out,
+            buffered_in: seen.buffered_in,
+            buffered_out: seen.buffered_out,
+            replayed_bytes: seen.replayed_bytes,
+            sessions: seen.sessions,
+            resumes: seen.resumes,
+            streams_lost: seen.streams_lost,
+            streams_overdrawn: seen.streams_overdrawn,
             reconnects: seen.reconnects.values().sum(),
             reconnect_reasons: seen.reconnects.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             last_error: seen.last_error,
@@ -139,6 +148,7 @@ impl Source {
             refused: not_allowed,
             failed: all - not_allowed,
             cut: seen.cut,
+            reasons: seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
         }
     }
 

@@ -403,6 +403,7 @@ impl Shared {
             streams_opened: counters.opened,
             streams_accepted: counters.accepted,
             streams_lost: counters.lost_streams,
+            streams_overdrawn: counters.overdrawn,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
             buffered_in,

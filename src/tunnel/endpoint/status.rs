@@ -46,6 +46,8 @@ pub struct TunnelStatus {
     pub streams_accepted: u64,
     /// Streams cut by the loss of a session.
     pub streams_lost: u64,
+    /// Streams cut because the peer used credit that it had given back.
+    pub streams_overdrawn: u64,
     /// Payload received, in bytes.
     pub bytes_in: u64,
     /// Payload sent, in bytes.
