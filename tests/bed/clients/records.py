@@ -237,7 +237,7 @@ def stream(conf, topic, partitions, seconds, size):
     # Contents of records: half noise, half text, as in `record`; a few, because making them takes longer than sending them.
     noise = random.Random(1)
     values = [noise.randbytes(size // 2) + b"linkspan" * (size // 16) for _ in range(64)]
-    stop, joined = threading.Event(), threading.Barrier(3)
+    stop, holds = threading.Event(), [0, 0]
 
     def member(number):
         options = {
@@ -246,7 +246,6 @@ def stream(conf, topic, partitions, seconds, size):
         }
         consumer = Consumer({**base, **options, **noticed.conf(f"member {number}")})
         consumer.subscribe([topic])
-        waiting = True
         while not (stop.is_set() and all(read[p][0] >= sent[p][0] for p in sent)):
             for message in consumer.consume(2000, timeout=0.2):
                 if message.error() is not None:
@@ -257,19 +256,21 @@ def stream(conf, topic, partitions, seconds, size):
                     part[2] = False
                 part[0] += 1
                 part[1].update(message.value())
-            if waiting and consumer.assignment():
-                # The group is whole before the first record: it is to stay as it is.
-                waiting = False
-                joined.wait(60)
+            holds[number] = len(consumer.assignment())
             if time.monotonic() > deadline:
                 break
         consumer.close()
 
     deadline = time.monotonic() + seconds + 120
-    members = [threading.Thread(target=member, args=[number]) for number in range(2)]
+    members = [threading.Thread(target=member, args=[number], daemon=True) for number in range(2)]
     for thread in members:
         thread.start()
-    joined.wait(60)
+    # The group is whole before the first record: it is to stay as it is.
+    whole = time.monotonic() + 60
+    while not all(holds):
+        if time.monotonic() > whole:
+            raise SystemExit(f"stream: the two members hold {holds} partitions after 60 s; {noticed.errors} {noticed.lines}")
+        time.sleep(0.05)
     options = {
         "enable.idempotence": True, "acks": "all", "linger.ms": 10, "batch.size": 131_072, "compression.type": "lz4",
         "queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 131_072,
