@@ -20,6 +20,11 @@ const SOCKET: usize = 40_000;
 /// Pause between dials while nothing is lost any more.
 const REDIAL: Duration = Duration::from_millis(200);
 
+mod judge;
+mod network;
+
+use judge::sum;
+
 /// A carrier between the two; pairs are by side, of what arrives there.
 struct Wire {
     ids: [CarrierId; 2],
@@ -67,6 +72,26 @@ struct Process {
     before: Counters,
 }
 
+impl Process {
+    fn new(shape: &Shape, side: usize, boot: u8) -> Self {
+        Self {
+            session: Session::new(shape.config(side, boot), Box::new(Toy)),
+            boot,
+            serials: HashMap::new(),
+            offers: Vec::new(),
+            disturbed: false,
+            ending: false,
+            ended: false,
+            seen_ended: 0,
+            parked_at: None,
+            frozen_until: None,
+            opened: 0,
+            accepted: 0,
+            before: Counters::default(),
+        }
+    }
+}
+
 /// What a schedule came to.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tally {
@@ -108,21 +133,7 @@ impl World {
     pub(super) fn new(seed: u64, told: bool) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape::new(&mut random);
-        let sides = [0, 1].map(|side| Process {
-            session: Session::new(shape.config(side, 0), Box::new(Toy)),
-            boot: 0,
-            serials: HashMap::new(),
-            offers: Vec::new(),
-            disturbed: false,
-            ending: false,
-            ended: false,
-            seen_ended: 0,
-            parked_at: None,
-            frozen_until: None,
-            opened: 0,
-            accepted: 0,
-            before: Counters::default(),
-        });
+        let sides = [0, 1].map(|side| Process::new(&shape, side, 0));
         let now = start();
         Self {
             random,
@@ -207,62 +218,6 @@ impl World {
         }
     }
 
-    /// A new carrier, sometimes in the slot of one that lives.
-    fn connect(&mut self) {
-        let slots = self.shape.slots.max(self.wanted.min(self.shape.slots * 2)).min(SLOTS);
-        let slot = self.random.below(u64::from(slots)) as u8;
-        if self.wires.iter().any(|wire| wire.slot == slot && wire.is_good()) && !self.random.chance(8) {
-            return;
-        }
-        self.connect_in(slot);
-    }
-
-    fn connect_in(&mut self, slot: u8) {
-        let mut binding = [0; 32];
-        binding[..8].copy_from_slice(&self.random.next().to_le_bytes());
-        let ids = [0, 1]
-            .map(|side| self.sides[side].session.carrier_opened(self.now, if side == 0 { slot } else { 0 }, binding));
-        let (least, more) = self.shape.delay;
-        let delay = Duration::from_micros(least + self.random.below(more));
-        self.wires.push(Wire {
-            ids,
-            slot,
-            delay,
-            flying: Default::default(),
-            load: [0; 2],
-            open: [true; 2],
-            closing: [false; 2],
-            hole: [false; 2],
-            asleep: [false; 2],
-        });
-        self.tell(|| format!("dialled {ids:?} in slot {slot}"));
-        self.progress = true;
-    }
-
-    /// A carrier breaks, or takes bytes without giving them, in one direction or in both.
-    fn hurt(&mut self, at: usize) {
-        self.tally.kills += 1;
-        self.tell(|| format!("hurt {:?}", self.wires[at].ids));
-        match self.random.below(6) {
-            0 => self.wires[at].hole = [true; 2],
-            1 => self.wires[at].hole[0] = true,
-            2 => self.wires[at].hole[1] = true,
-            // One end learns of it now, the other behind what flies; meanwhile what it sends is lost.
-            side => self.close_end(at, side as usize % 2),
-        }
-    }
-
-    fn close_end(&mut self, at: usize, side: usize) {
-        let wire = &mut self.wires[at];
-        if std::mem::replace(&mut wire.open[side], false) {
-            wire.flying[side].clear();
-            wire.load[side] = 0;
-            let id = wire.ids[side];
-            self.sides[side].session.carrier_lost(self.now, id);
-            self.progress = true;
-        }
-    }
-
     /// The process of a side is replaced: at once, or after it said goodbye.
     fn restart(&mut self, side: usize) {
         self.tally.restarts += 1;
@@ -286,23 +241,8 @@ impl World {
         let old = &self.sides[side];
         let boot = old.boot + 1;
         let before = sum(old.before, old.session.counters());
-        let session = Session::new(self.shape.config(side, boot), Box::new(Toy));
         let (opened, accepted) = (old.opened, old.accepted);
-        self.sides[side] = Process {
-            session,
-            boot,
-            serials: HashMap::new(),
-            offers: Vec::new(),
-            disturbed: false,
-            ending: false,
-            ended: false,
-            seen_ended: 0,
-            parked_at: None,
-            frozen_until: None,
-            opened,
-            accepted,
-            before,
-        };
+        self.sides[side] = Process { opened, accepted, before, ..Process::new(&self.shape, side, boot) };
         self.sides[1 - side].disturbed = true;
         for flow in &mut self.flows {
             if let Some(end) = &mut flow.ends[side]
@@ -436,92 +376,6 @@ impl World {
             self.network();
             self.timers();
             self.events();
-        }
-    }
-
-    /// Moves bytes: each carrier that was woken pulls, what is due arrives.
-    fn network(&mut self) {
-        for at in 0..self.wires.len() {
-            for side in 0..2 {
-                if !self.wires[at].open[side] || self.is_frozen(side) {
-                    continue;
-                }
-                self.pull(at, side);
-                self.arrive(at, side);
-                if self.wires[at].closing[side] && (self.calm || self.random.chance(2)) {
-                    self.pull(at, side);
-                    self.close_end(at, side);
-                }
-            }
-            // The end of one side reaches the other behind what flies.
-            for side in 0..2 {
-                let wire = &self.wires[at];
-                let cut = wire.open[side] && !wire.open[1 - side] && wire.flying[side].is_empty() && !wire.hole[side];
-                if cut && !self.is_frozen(side) {
-                    self.close_end(at, side);
-                }
-            }
-        }
-        self.events();
-        self.wires.retain(|wire| wire.open != [false; 2]);
-    }
-
-    fn pull(&mut self, at: usize, side: usize) {
-        let wire = &mut self.wires[at];
-        while wire.open[side]
-            && !wire.asleep[side]
-            && wire.load[1 - side] < SOCKET
-            && (self.calm || self.random.below(4) != 0)
-        {
-            let mut batch = Batch::new(1 + 3000 + self.random.below(30_000) as usize);
-            let most = 2000 + self.random.below(40_000) as usize;
-            self.sides[side].session.pull(self.now, wire.ids[side], most, &mut batch);
-            let mut out = Vec::with_capacity(batch.len());
-            let each = |parts: &[&[u8]]| {
-                parts.iter().for_each(|part| out.extend_from_slice(part));
-                Ok::<_, ()>(())
-            };
-            batch.for_each_record(each).unwrap();
-            wire.asleep[side] = out.is_empty();
-            if out.is_empty() {
-                break;
-            }
-            self.progress = true;
-            if wire.open[1 - side] && !wire.hole[1 - side] {
-                let jitter = Duration::from_micros(self.random.below(2000));
-                let after = wire.flying[1 - side].back().map_or(self.now, |&(at, _)| at);
-                wire.load[1 - side] += out.len();
-                wire.flying[1 - side].push_back((after.max(self.now + wire.delay + jitter), out.into()));
-            }
-        }
-    }
-
-    fn arrive(&mut self, at: usize, side: usize) {
-        let wire = &mut self.wires[at];
-        let process = &mut self.sides[side];
-        while let Some((due, _)) = wire.flying[side].front()
-            && *due <= self.now
-        {
-            let (_, mut input) = wire.flying[side].pop_front().unwrap();
-            wire.load[side] -= input.len();
-            self.progress = true;
-            loop {
-                match frame::decode(&mut input).unwrap() {
-                    Decoded::Frame(frame) => {
-                        if self.shape.echoes.is_some()
-                            && matches!(frame, Frame::Data { .. } | Frame::Credit(_))
-                            && process.session.carriers().any(|c| c.id == wire.ids[side] && c.attached)
-                            && !wire.closing[side]
-                            && self.random.chance(10)
-                        {
-                            self.echoes.push((side, process.session.ended, process.boot, frame.clone()));
-                        }
-                        process.session.handle_frame(self.now, wire.ids[side], frame);
-                    }
-                    Decoded::Skipped => {}
-                    Decoded::Incomplete => break,
-                }
-            }
         }
     }
 
@@ -723,156 +577,5 @@ impl World {
             self.progress = true;
             session.release(self.now, end.id);
         }
-    }
-
-    /// Nothing is lost any more: carriers come, everybody finishes, whoever reads nothing gives up last.
-    fn settle(&mut self) {
-        self.calm = true;
-        self.no_dial_until = None;
-        let begun = self.now;
-        for turn in 0_u64.. {
-            if !self.wires.iter().any(Wire::is_good) && self.redial_at <= self.now {
-                self.redial_at = self.now + REDIAL;
-                let slot = self.random.below(u64::from(self.shape.slots)) as u8;
-                self.connect_in(slot);
-            }
-            self.progress = false;
-            self.step();
-            if self.is_over() {
-                return;
-            }
-            if self.progress {
-                self.now += Duration::from_micros(100);
-            } else if self.only_stuck_by_choice() && self.give_up() {
-                // Those that were in nobody's way are reset now.
-            } else {
-                let dial = Some(self.redial_at).filter(|at| *at > self.now && !self.wires.iter().any(Wire::is_good));
-                let next = self.next_event().into_iter().chain(dial).min();
-                let Some(next) = next else { panic!("stalled: {:#?}", self.left()) };
-                self.now = next.max(self.now + Duration::from_micros(100));
-            }
-            let late = self.now - begun > Duration::from_secs(600);
-            assert!(!late && turn < 200_000, "not over after {:?}: {:#?}", self.now - begun, self.left());
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.live.is_empty()
-            && self.sides.iter().all(|process| process.offers.is_empty() && process.session.streams() == 0)
-    }
-
-    /// Whether all that is left waits for a reader that will never read.
-    fn only_stuck_by_choice(&self) -> bool {
-        self.live.iter().all(|&serial| {
-            let ends = &self.flows[serial].ends;
-            let waits = |end: &End, other: Option<&End>| {
-                end.released
-                    || end.is_stuck_by_choice()
-                    || other.is_some_and(|other| {
-                        // Its reader reads nothing; it has read all that this reader wrote.
-                        other.habit == Habit::Never
-                            && (end.finished || end.waits.write)
-                            && (end.ended || !other.finished)
-                    })
-            };
-            match ends {
-                [Some(one), Some(two)] => waits(one, Some(two)) && waits(two, Some(one)),
-                [one, two] => one.iter().chain(two).all(|end| end.released),
-            }
-        })
-    }
-
-    fn give_up(&mut self) -> bool {
-        let mut any = false;
-        for &serial in &self.live {
-            let Flow { ends, cut } = &mut self.flows[serial];
-            for (side, end) in ends.iter_mut().enumerate() {
-                if let Some(end) = end
-                    && end.habit == Habit::Never
-                    && !end.released
-                    && self.sides[side].frozen_until.is_none_or(|until| self.now >= until)
-                {
-                    any = true;
-                    *cut = true;
-                    end.released = true;
-                    self.sides[side].session.reset(end.id);
-                    self.sides[side].session.release(self.now, end.id);
-                }
-            }
-        }
-        self.events();
-        any
-    }
-
-    /// Every byte is where it belongs, nothing is held, sums agree.
-    fn judge(&mut self) {
-        let mut written = [0, 0];
-        let mut any_cut = false;
-        for (serial, flow) in self.flows.iter().enumerate() {
-            any_cut |= flow.cut;
-            for (written, end) in written.iter_mut().zip(&flow.ends) {
-                *written += end.as_ref().map_or(0, |end| end.written);
-            }
-            if flow.cut {
-                continue;
-            }
-            let [Some(one), Some(two)] = &flow.ends else { panic!("stream {serial} never arrived") };
-            assert_eq!((one.read, two.read), (two.written, one.written), "stream {serial}");
-            assert!(one.is_done() && two.is_done(), "stream {serial}");
-            self.tally.whole += 1;
-            self.tally.bytes += one.written + two.written;
-        }
-        let sums = self.sides.each_ref().map(|process| sum(process.before, process.session.counters()));
-        for side in 0..2 {
-            let process = &self.sides[side];
-            assert_eq!(process.session.buffered(), (0, 0), "side {side} holds bytes");
-            assert_eq!(process.session.budget.promised(), 0, "side {side} keeps windows");
-            assert_eq!((sums[side].opened, sums[side].accepted), (process.opened, process.accepted), "side {side}");
-            let (here, there) = (sums[side], sums[1 - side]);
-            assert!(here.bytes_in <= there.bytes_out && here.bytes_out <= written[side], "side {side}: {sums:?}");
-            let arrived = here.bytes_in + here.duplicate_bytes;
-            assert!(arrived <= there.bytes_out + there.replayed_bytes + self.echoed, "side {side}: {sums:?}");
-            assert!(process.ended || process.boot > 0 || here.lost_streams == 0, "side {side}: {sums:?}");
-            if !any_cut {
-                assert_eq!((here.bytes_out, there.bytes_in), (written[side], written[side]), "side {side}");
-            }
-        }
-        self.tally.replayed = sums[0].replayed_bytes + sums[1].replayed_bytes;
-    }
-
-    fn left(&self) -> Vec<String> {
-        let ends = self.live.iter().flat_map(|&serial| {
-            let flow = &self.flows[serial];
-            let describe = move |(side, end): (usize, &Option<End>)| {
-                end.as_ref().map(|end| format!("{serial} at {side}, cut {}, {}", flow.cut, end.describe()))
-            };
-            flow.ends.iter().enumerate().filter_map(describe).collect::<Vec<_>>()
-        });
-        let wires = self.wires.iter().map(|wire| {
-            let Wire { ids, slot, load, open, closing, hole, asleep, .. } = wire;
-            format!(
-                "{ids:?} slot {slot} load {load:?} open {open:?} closing {closing:?} hole {hole:?} asleep {asleep:?}"
-            )
-        });
-        let sides = self.sides.iter().map(|process| {
-            let session = &process.session;
-            format!("{:?}, {:?}, {:?}", session.phases(), session.carriers().collect::<Vec<_>>(), process.offers)
-        });
-        ends.chain(wires).chain(sides).collect()
-    }
-}
-
-fn sum(a: Counters, b: Counters) -> Counters {
-    Counters {
-        bytes_in: a.bytes_in + b.bytes_in,
-        bytes_out: a.bytes_out + b.bytes_out,
-        replayed_bytes: a.replayed_bytes + b.replayed_bytes,
-        duplicate_bytes: a.duplicate_bytes + b.duplicate_bytes,
-        resumes: a.resumes + b.resumes,
-        sessions: a.sessions + b.sessions,
-        opened: a.opened + b.opened,
-        accepted: a.accepted + b.accepted,
-        lost_streams: a.lost_streams + b.lost_streams,
-        overdrawn: a.overdrawn + b.overdrawn,
     }
 }
