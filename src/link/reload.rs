@@ -13,8 +13,15 @@ use crate::tunnel::exit::ExitRules;
 
 use super::LinkError;
 
-/// Keys whose change takes effect at once, by their beginnings.
-const LIVE: [&str; 5] = ["expose.", "tunnel.secret_file", "tunnel.secret_env", "tunnel.tls", "tunnel.peer_address"];
+/// Keys whose change takes effect at once, by their beginnings; the two addresses are for `linkspan firewall` alone.
+const LIVE: [&str; 6] = [
+    "expose.",
+    "tunnel.secret_file",
+    "tunnel.secret_env",
+    "tunnel.tls",
+    "tunnel.peer_address",
+    "tunnel.public_address",
+];
 
 /// Puts changed configurations into effect. Cheap to clone.
 #[derive(Clone)]
@@ -55,25 +62,26 @@ impl Reloader {
     /// # Errors
     /// [`LinkError`]: nothing was changed, what ran goes on.
     pub fn apply(&self, loaded: &Loaded) -> Result<Applied, LinkError> {
-        let mut state = self.state();
-        let waiting = waiting(&state.started, loaded);
-        // Noise against TLS is another preamble on the port; both wait for a restart then.
-        let same_transport = std::mem::discriminant(&loaded.config.tunnel.auth)
-            == std::mem::discriminant(&state.started.config.tunnel.auth);
-        let outcome = (|| {
-            let closed = if same_transport { self.endpoint.set_auth(&loaded.config.tunnel.auth)? } else { 0 };
-            self.rules.replace(&loaded.config.expose)?;
-            Ok(closed)
-        })();
-        let closed = match outcome {
+        let config = &loaded.config;
+        // Noise against TLS is another preamble on the port: that waits for a restart.
+        let same_transport = transport(config) == transport(&self.state().started.config);
+        // All that can fail comes before anything is changed, and files are read while nobody waits for the lock.
+        let auth = same_transport.then(|| self.endpoint.read_auth(&config.tunnel.auth)).transpose();
+        let put = auth.map_err(LinkError::from).and_then(|auth| {
+            self.rules.replace(&config.expose)?;
+            Ok(auth.map_or(0, |auth| self.endpoint.set_auth(auth)))
+        });
+        let closed = match put {
             Ok(closed) => closed,
             Err(error) => {
-                drop(state);
                 self.failed(&error);
                 return Err(error);
             }
         };
-        let changed = differing(&state.settings, &loaded.origins).into_iter().filter(|key| is_live(key)).collect();
+        let mut state = self.state();
+        let waiting = waiting(&state.started, loaded);
+        let in_effect = |key: &String| is_live(key) && (same_transport || !key.starts_with("tunnel."));
+        let changed = differing(&state.settings, &loaded.origins).into_iter().filter(in_effect).collect();
         state.settings.clone_from(&loaded.origins);
         let seen = &mut state.seen;
         seen.reloads += 1;
@@ -187,6 +195,15 @@ mod tests {
         parse(text, Path::new("linkspan.toml"), &env).unwrap_or_else(|errors| panic!("{errors}"))
     }
 
+    /// The same link with the certificates of `dir`.
+    fn with_tls(dir: &Path) -> String {
+        let tls = format!(
+            "tls = {{ cert = \"{0}/source.crt\", key = \"{0}/source.key\", ca = \"{0}/ca.crt\", peer = \"destination.linkspan\" }}",
+            dir.display()
+        );
+        FILE.replace("secret_env = \"SECRET\"", &tls)
+    }
+
     fn running(loaded: &Loaded) -> (Reloader, Exit) {
         let config = &loaded.config;
         let (endpoint, _driver) = Endpoint::new(config.link.clone(), &config.tunnel, mpsc::channel(1).0).unwrap();
@@ -215,6 +232,29 @@ mod tests {
         assert_eq!((applied.changed.len(), applied.waiting.len()), (0, 0));
         let seen = reloader.seen();
         assert_eq!((seen.reloads, seen.reloads_failed, seen.last_error), (3, 0, None));
+    }
+
+    #[test]
+    fn another_transport_waits_and_is_not_called_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        crate::tunnel::certs::generate(dir.path(), false).unwrap();
+        let (reloader, _exit) = running(&load(FILE, OLD));
+        let applied = reloader.apply(&load(&with_tls(dir.path()), OLD)).unwrap();
+        assert_eq!((applied.changed, applied.waiting, applied.closed), (Vec::new(), vec!["tunnel.tls".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_bad_certificate_leaves_the_rules_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        crate::tunnel::certs::generate(dir.path(), false).unwrap();
+        let text = with_tls(dir.path());
+        let (reloader, exit) = running(&load(&text, OLD));
+        std::fs::write(dir.path().join("source.crt"), "no certificate").unwrap();
+        let error = reloader.apply(&load(&text.replace("b1.orange", "b2.orange"), OLD)).unwrap_err().to_string();
+        assert!(error.contains("source.crt"), "{error}");
+        let policy = exit.policy();
+        assert!(policy.decide(&"b1.orange.test:9092".parse().unwrap()).is_some());
+        assert_eq!(policy.decide(&"b2.orange.test:9092".parse().unwrap()), None);
     }
 
     #[test]

@@ -78,6 +78,13 @@ pub struct Endpoint {
     auth: Arc<RwLock<TunnelAuth>>,
 }
 
+/// Credentials that were read and are not in use yet.
+#[derive(Debug)]
+pub struct NewAuth {
+    auth: TunnelAuth,
+    trust: Trust,
+}
+
 /// What runs an [`Endpoint`].
 pub struct Driver {
     shared: Arc<Shared>,
@@ -163,16 +170,20 @@ impl Endpoint {
         Ok((Self { shared, auth }, driver))
     }
 
-    /// Proves and asks for something else from now on. Peers that are not trusted any more are cut off at once: their carriers
-    /// are closed and, where none is left that is trusted, the session's streams reset. Everybody else stays. Reads the files
-    /// that `auth` names. Gives the number of carriers that were closed.
+    /// Reads the files that `auth` names, for [`Self::set_auth`].
     ///
     /// # Errors
-    /// [`TunnelError::Carrier`]: a file is of no use. Nothing is changed then.
-    pub fn set_auth(&self, auth: &TunnelAuth) -> Result<usize, TunnelError> {
-        let trust = Trust::load(auth, &self.shared.names.link)?;
-        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = auth.clone();
-        Ok(self.shared.set_trust(trust))
+    /// [`TunnelError::Carrier`]: a file is of no use.
+    pub fn read_auth(&self, auth: &TunnelAuth) -> Result<NewAuth, TunnelError> {
+        Ok(NewAuth { trust: Trust::load(auth, &self.shared.names.link)?, auth: auth.clone() })
+    }
+
+    /// Proves and asks for something else from now on. Peers that are not trusted any more are cut off at once: their carriers
+    /// are closed and, where none is left that is trusted, the session's streams reset. Everybody else stays. Gives the number
+    /// of carriers that were closed.
+    pub fn set_auth(&self, new: NewAuth) -> usize {
+        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = new.auth;
+        self.shared.set_trust(new.trust)
     }
 
     /// Opens streams to targets at the peer's side.

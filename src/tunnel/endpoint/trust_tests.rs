@@ -22,6 +22,11 @@ fn secret(text: &str) -> TunnelAuth {
     TunnelAuth::Noise { secret: Secret::new(text.to_owned()) }
 }
 
+/// Puts credentials into effect; how many carriers that closed.
+fn set(end: &End, auth: &TunnelAuth) -> usize {
+    end.endpoint.set_auth(end.endpoint.read_auth(auth).unwrap())
+}
+
 /// Certificates of a new CA.
 fn made() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -67,19 +72,19 @@ async fn another_secret_cuts_off_whoever_has_the_old_one() {
     let (mut near, mut far) = stream(&dialler, &mut listener).await;
     carries(&mut near, &mut far).await;
     // The same secret again is no change.
-    assert_eq!(listener.endpoint.set_auth(&secret(SECRET)).unwrap(), 0);
+    assert_eq!(set(&listener, &secret(SECRET)), 0);
     carries(&mut near, &mut far).await;
 
     let new = "Zq8wM3nB6vC1xK9jH4gF7dS2aP5oI0uY";
     let since = Instant::now();
-    assert!(listener.endpoint.set_auth(&secret(new)).unwrap() >= 1);
+    assert!(set(&listener, &secret(new)) >= 1);
     cut(&mut near, &mut far, since).await;
     let status = listener.endpoint.status();
     assert_eq!((status.state, status.streams_lost), (TunnelState::Down, 1));
     assert!(status.last_error.unwrap().contains("no longer trusted"));
 
     // The dialler learns the new one, and comes in again by itself.
-    dialler.endpoint.set_auth(&secret(new)).unwrap();
+    set(&dialler, &secret(new));
     let (mut near, mut far) = stream(&dialler, &mut listener).await;
     carries(&mut near, &mut far).await;
     assert_eq!(listener.endpoint.status().sessions, 2);
@@ -91,10 +96,10 @@ async fn a_session_that_is_parked_cannot_be_taken_up_by_the_old_secret() {
     let (_near, mut far) = stream(&dialler, &mut listener).await;
     // The dialler's own change closes its carriers first; the listener only parks.
     let wrong = "Zq8wM3nB6vC1xK9jH4gF7dS2aP5oI0uY";
-    dialler.endpoint.set_auth(&secret(wrong)).unwrap();
+    set(&dialler, &secret(wrong));
     let parked = |state: &TunnelState| matches!(state, TunnelState::Parked | TunnelState::Down);
     listener.endpoint.changed().wait_for(parked).await.unwrap();
-    listener.endpoint.set_auth(&secret("mY7tR2wE5qA8sD1fG4hJ9kL3zX6cV0bN")).unwrap();
+    set(&listener, &secret("mY7tR2wE5qA8sD1fG4hJ9kL3zX6cV0bN"));
     let error = far.read_u8().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     state(&listener, TunnelState::Down).await;
@@ -113,17 +118,17 @@ async fn certificates_and_cas_may_be_renewed_under_streams() {
     let both = old.path().join("both.crt");
     let bundle = [&old_ca, &new_ca].map(|ca| std::fs::read_to_string(ca).unwrap()).concat();
     std::fs::write(&both, bundle).unwrap();
-    assert_eq!(listener.endpoint.set_auth(&listening(&both, old.path())).unwrap(), 0);
-    assert_eq!(dialler.endpoint.set_auth(&dialling(&both, old.path())).unwrap(), 0);
-    assert_eq!(listener.endpoint.set_auth(&listening(&both, new.path())).unwrap(), 0);
+    assert_eq!(set(&listener, &listening(&both, old.path())), 0);
+    assert_eq!(set(&dialler, &dialling(&both, old.path())), 0);
+    assert_eq!(set(&listener, &listening(&both, new.path())), 0);
     carries(&mut near, &mut far).await;
     assert_eq!(listener.endpoint.status().sessions, 1);
 
     // The old CA goes while the dialler still has its certificate.
     let since = Instant::now();
-    assert!(listener.endpoint.set_auth(&listening(&new_ca, new.path())).unwrap() >= 1);
+    assert!(set(&listener, &listening(&new_ca, new.path())) >= 1);
     cut(&mut near, &mut far, since).await;
-    dialler.endpoint.set_auth(&dialling(&new_ca, new.path())).unwrap();
+    set(&dialler, &dialling(&new_ca, new.path()));
     let (mut near, mut far) = stream(&dialler, &mut listener).await;
     carries(&mut near, &mut far).await;
 }
@@ -138,15 +143,15 @@ async fn another_pin_or_name_cuts_off_and_a_bad_file_changes_nothing() {
     let (mut near, mut far) = stream(&dialler, &mut listener).await;
 
     let broken = TunnelAuth::Tls { cert: mine.join("none.crt"), key: mine.join("none.key"), peer: pin(mine, "source") };
-    let error = listener.endpoint.set_auth(&broken).unwrap_err().to_string();
+    let error = listener.endpoint.read_auth(&broken).unwrap_err().to_string();
     assert!(error.contains("none.crt"), "{error}");
     carries(&mut near, &mut far).await;
 
     // By CA and name it is the same peer.
-    assert_eq!(listener.endpoint.set_auth(&listening(by_ca(&mine.join("ca.crt"), certs::SOURCE))).unwrap(), 0);
+    assert_eq!(set(&listener, &listening(by_ca(&mine.join("ca.crt"), certs::SOURCE))), 0);
     carries(&mut near, &mut far).await;
     let since = Instant::now();
-    assert!(listener.endpoint.set_auth(&listening(pin(theirs.path(), "source"))).unwrap() >= 1);
+    assert!(set(&listener, &listening(pin(theirs.path(), "source"))) >= 1);
     cut(&mut near, &mut far, since).await;
     let end: &End = &listener;
     assert_eq!(end.endpoint.status().streams_lost, 1);
