@@ -89,7 +89,9 @@ impl Watch {
         while self.events.recv().await.is_some() {
             tokio::time::sleep(SETTLE).await;
             let _ = self.events.try_recv();
-            let now = digest(&self.files);
+            let files = self.files.clone();
+            // Files may be slow.
+            let Ok(now) = tokio::task::spawn_blocking(move || digest(&files)).await else { continue };
             if std::mem::replace(&mut self.seen, now) != now {
                 return;
             }
