@@ -11,6 +11,7 @@
 //! | [`link`] | the composition root: bind, spawn, report, drain | |
 //! | [`tunnel`] | streams over a session over carriers; exit policy | `session` |
 //! | [`kafka`] | framing, headers, APIs and versions, walkers, record batches | all |
+//! | [`sasl`] | SASL conversations and who we are in them | |
 //! | [`client`] | a small Kafka client over any [`net::Dial`] | |
 //! | [`proxy`] | how local clients reach the peer's brokers | `rewrite` |
 //! | [`replicator`] | copies topics of the peer's cluster into the local one | `decide` |
@@ -31,4 +32,5 @@ pub mod link;
 pub mod net;
 pub mod proxy;
 pub mod replicator;
+pub mod sasl;
 pub mod tunnel;

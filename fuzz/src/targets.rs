@@ -52,6 +52,7 @@ fn kafka_readers(data: &[u8]) {
     linkspan::kafka::header::fuzz_request_header(data);
     linkspan::kafka::primitives::fuzz_primitives(data);
     linkspan::kafka::walk::fuzz_readers(data);
+    linkspan::kafka::sasl::fuzz_sasl(data);
 }
 
 /// A verdict must not change when more bytes come.

@@ -17,6 +17,7 @@ use crate::config::Security;
 use crate::lifecycle::Backoff;
 use crate::net::tls::TlsConnector;
 use crate::net::{HostPort, SharedDial};
+use crate::sasl::Authenticator;
 
 /// How to reach one cluster.
 #[derive(Debug, Clone)]
@@ -62,6 +63,7 @@ struct Inner {
     settings: ClientSettings,
     dial: SharedDial,
     tls: Option<TlsConnector>,
+    sasl: Option<Arc<Authenticator>>,
     stats: Arc<Stats>,
     view: Mutex<Option<Arc<ClusterView>>>,
     last_error: Mutex<Option<String>>,
@@ -116,11 +118,13 @@ impl ClusterClient {
             });
         }
         let tls = settings.security.tls.as_ref().map(TlsConnector::new).transpose()?;
+        let sasl = settings.security.sasl.as_ref().map(|sasl| Arc::new(Authenticator::new(sasl)));
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
                 dial,
                 tls,
+                sasl,
                 stats: Arc::default(),
                 view: Mutex::default(),
                 last_error: Mutex::default(),
@@ -209,12 +213,12 @@ impl ClusterClient {
     }
 
     async fn try_open(&self, node_id: i32, address: &HostPort) -> Result<Connection, ClientError> {
-        let Inner { settings, dial, tls, stats, .. } = &*self.inner;
+        let Inner { settings, dial, tls, sasl, stats, .. } = &*self.inner;
         let login = Login {
             cluster: settings.cluster.clone(),
             broker: address.clone(),
             client_id: settings.client_id.clone(),
-            sasl: settings.security.sasl.clone(),
+            sasl: sasl.clone(),
         };
         let stream = dial.dial(address).await?;
         let shaken = timeout(settings.handshake_timeout, async {

@@ -20,6 +20,7 @@ use super::{ClientSettings, ClusterClient, shapes};
 use crate::config::{Sasl, SaslMechanism, Secret, Security};
 use crate::net::HostPort;
 use crate::net::tcp::TcpDial;
+use crate::sasl::Authenticator;
 
 pub(super) struct FakeBroker {
     listener: TcpListener,
@@ -66,6 +67,7 @@ impl FakeBroker {
     }
 
     pub(super) fn login(&self, sasl: Option<Sasl>) -> Login {
+        let sasl = sasl.map(|sasl| Arc::new(Authenticator::new(&sasl)));
         Login { cluster: "orange".into(), broker: self.address.clone(), client_id: "test".into(), sasl }
     }
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{self, ApiKey};
 
-use super::sasl::scram;
 use super::shapes::{self, SHAPES};
 use super::{fetch, handshake, produce, rpc};
 
@@ -11,7 +10,7 @@ use super::{fetch, handshake, produce, rpc};
 /// of the right shape is one that the kafka-protocol crate cannot read.
 pub fn fuzz_answer(data: &[u8]) {
     let [api, version, body @ ..] = data else { return };
-    scram::fuzz(body);
+    crate::sasl::fuzz_answer(body);
     let _ = handshake::read_versions(i16::from(version % 4), body);
     let body = Bytes::copy_from_slice(body);
     let within = |(low, high): (i16, i16)| low + i16::from(*version) % (high - low + 1);

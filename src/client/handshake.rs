@@ -1,6 +1,7 @@
 //! What happens on a fresh stream before its first request, and again before a session ends: versions and authentication.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -9,12 +10,11 @@ use kafka_protocol::messages::{ApiKey, SaslAuthenticateRequest, SaslHandshakeReq
 use kafka_protocol::protocol::StrBytes;
 
 use super::primitives::{Malformed, Reader, put_compact_text};
-use super::sasl::{self, Conversation, SaslError};
 use super::wire::{Wire, WireError};
 use super::{ClientError, KafkaError, Rpc, rpc, shapes};
-use crate::config::Sasl;
 use crate::net::HostPort;
 use crate::net::tls::TlsError;
+use crate::sasl::{Authenticator, SaslError};
 
 /// Most APIs a broker may list; Kafka 4.4 has fewer than 100.
 const MAX_APIS: usize = 1000;
@@ -51,7 +51,7 @@ pub(super) struct Login {
     pub(super) cluster: String,
     pub(super) broker: HostPort,
     pub(super) client_id: String,
-    pub(super) sasl: Option<Sasl>,
+    pub(super) sasl: Option<Arc<Authenticator>>,
 }
 
 /// Correlation ids of one connection: 0 and up, never negative.
@@ -97,16 +97,14 @@ impl Login {
         ids: &Correlations,
     ) -> Result<Option<Duration>, ClientError> {
         let Some(credentials) = &self.sasl else { return Ok(None) };
-        let mechanism = sasl::name(credentials.mechanism);
+        let mechanism = credentials.mechanism();
         let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
         let answer = self.call(wire, versions, ids, handshake).await?;
         if let Some(error) = KafkaError::from_code(answer.error_code) {
             let offered = answer.mechanisms.iter().map(|offered| offered.as_str()).collect::<Vec<_>>();
             return Err(self.refused(refused_mechanism(error, &offered)));
         }
-        let mut nonce = [0; 18];
-        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| self.refused("the system gives no randomness".to_owned()))?;
-        let mut conversation = Conversation::new(credentials, nonce).map_err(|error| self.sasl(&error))?;
+        let mut conversation = credentials.begin().map_err(|error| self.sasl(&error))?;
         let mut message = conversation.first();
         for _ in 0..MAX_ROUNDS {
             let token = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(&message));
@@ -172,7 +170,7 @@ impl Login {
     }
 
     fn refused(&self, detail: String) -> ClientError {
-        let mechanism = self.sasl.as_ref().map_or("no", |credentials| sasl::name(credentials.mechanism));
+        let mechanism = self.sasl.as_ref().map_or("no", |credentials| credentials.mechanism());
         ClientError::Authentication { cluster: self.cluster.clone(), broker: self.broker.clone(), mechanism, detail }
     }
 }
@@ -253,16 +251,14 @@ mod tests {
     }
 
     mod with_a_broker {
-        use kafka_protocol::messages::{ApiVersionsResponse, ListGroupsRequest, ListGroupsResponse};
-        use kafka_protocol::messages::{SaslAuthenticateResponse, SaslHandshakeResponse};
-        use std::sync::Arc;
-
         use super::*;
         use crate::client::Connection;
         use crate::client::fake_broker::{FakeBroker, Guest, credentials, frame};
-        use crate::config::SaslMechanism;
+        use crate::config::{Sasl, SaslMechanism};
         use crate::net::Dial as _;
         use crate::net::tcp::TcpDial;
+        use kafka_protocol::messages::{ApiVersionsResponse, ListGroupsRequest, ListGroupsResponse};
+        use kafka_protocol::messages::{SaslAuthenticateResponse, SaslHandshakeResponse};
 
         const LONG: Duration = Duration::from_secs(30);
 

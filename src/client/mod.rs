@@ -28,7 +28,6 @@ mod order;
 mod primitives;
 mod produce;
 mod rpc;
-mod sasl;
 mod shape;
 mod shapes;
 mod view;

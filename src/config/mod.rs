@@ -278,6 +278,8 @@ pub struct RewriteConfig {
     pub ports: RangeInclusive<u16>,
     /// TLS towards the brokers, where they want it; clients speak plaintext to the proxy.
     pub upstream_tls: Option<TlsClient>,
+    /// Who the proxy is towards the brokers; `None` where clients authenticate themselves.
+    pub auth: Option<Sasl>,
 }
 
 /// One flow: topics of the peer's cluster copied into the local one.

@@ -319,6 +319,12 @@ codes! {
         cause: "a client set to TLS on a plain port, a web browser, or a port scan",
         fix: "set the client's security.protocol as docs/reference/configuration.md says for this mode"
     }
+    PROXY_AUTH = 503 {
+        "brokers accept the proxy's credentials",
+        meaning: "A broker did not accept what the proxy authenticates with for its clients. Their connections are refused.",
+        cause: "the credentials under proxy.auth are wrong or expired, or the listener takes another mechanism",
+        fix: "correct proxy.auth (or peer.security, where proxy.auth = true) as the message says, and restart"
+    }
     EXIT_REFUSED = 601 {
         "the peer asks for allowed targets only",
         meaning: "The peer asked this side to dial something that it may not reach. It was refused.",

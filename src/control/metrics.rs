@@ -179,6 +179,16 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "Client connections since the start",
         [(vec![("cluster", status.peer.cluster.clone())], status.proxy.connections_total)],
     );
+    set.counter(
+        "linkspan_proxy_reauthentications",
+        "Sessions with brokers that the proxy renewed (KIP-368)",
+        [(vec![("cluster", status.peer.cluster.clone())], status.proxy.reauthentications)],
+    );
+    set.counter(
+        "linkspan_proxy_refusals",
+        "What the proxy refused, or could not go on with, by reason",
+        status.proxy.refused.iter().map(|(reason, &count)| (vec![("reason", reason.clone())], count)),
+    );
 }
 
 /// One row of numbers by topic; the last stands for all topics above the limit.

@@ -273,6 +273,12 @@ pub struct ProxySection {
     pub connections_total: u64,
     /// The address of the DNS server, in mode `names`.
     pub dns: Option<String>,
+    /// Sessions with brokers renewed since the start (KIP-368), where the proxy authenticates.
+    #[serde(default)]
+    pub reauthentications: u64,
+    /// Connections and responses that could not go on as they came since the start, by reason; reasons are written in the program.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// The mode of the proxy.

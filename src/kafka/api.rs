@@ -29,6 +29,8 @@ pub const CONTROLLED_SHUTDOWN: i16 = 7;
 pub const FIND_COORDINATOR: i16 = 10;
 /// SaslHandshake.
 pub const SASL_HANDSHAKE: i16 = 17;
+/// SaslAuthenticate.
+pub const SASL_AUTHENTICATE: i16 = 36;
 /// ApiVersions.
 pub const API_VERSIONS: i16 = 18;
 /// DescribeCluster.

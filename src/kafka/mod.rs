@@ -11,4 +11,5 @@ pub mod batch;
 pub mod frame;
 pub mod header;
 pub mod primitives;
+pub mod sasl;
 pub mod walk;

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::{Config, Loaded, Setting, TunnelAuth};
+use crate::config::{Config, Loaded, ProxyConfig, Sasl, Setting, TunnelAuth};
 use crate::control::{ConfigSection, time};
 use crate::tunnel::endpoint::Endpoint;
 use crate::tunnel::exit::ExitRules;
@@ -127,9 +127,17 @@ fn waiting(started: &Loaded, loaded: &Loaded) -> Vec<String> {
     };
     secret(old.local.security != new.local.security, "local.security");
     secret(old.peer.security != new.peer.security, "peer.security");
+    secret(proxy_auth(old) != proxy_auth(new), "proxy.auth");
     secret(transport(old) != transport(new), "tunnel.tls");
     keys.sort();
     keys
+}
+
+const fn proxy_auth(config: &Config) -> Option<&Sasl> {
+    match &config.proxy {
+        ProxyConfig::Rewrite(rewrite) => rewrite.auth.as_ref(),
+        ProxyConfig::Off | ProxyConfig::Names(_) => None,
+    }
 }
 
 const fn transport(config: &Config) -> &'static str {

@@ -1,5 +1,6 @@
 //! One status, made of what each domain says of itself.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,8 +12,8 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection, Status, StatusSource,
-    TopicSection, TunnelSection,
+    self, CarrierSection, Code, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection, Status,
+    StatusSource, TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
 use crate::replicator::{FlowHandle, FlowState, FlowStatus, TopicState, TopicStatus};
@@ -163,6 +164,8 @@ impl Source {
             connections: 0,
             connections_total: 0,
             dns: None,
+            reauthentications: 0,
+            refused: BTreeMap::new(),
         };
         match &self.proxy {
             ProxyHandle::Off => {}
@@ -185,6 +188,8 @@ impl Source {
                 let seen = handle.status();
                 section.connections = seen.connections_open;
                 section.connections_total = seen.connections_total;
+                section.reauthentications = seen.reauthentications;
+                section.refused = seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
                 section.listeners = seen
                     .listeners
                     .into_iter()
@@ -201,13 +206,19 @@ impl Source {
     }
 
     /// What keeps local clients from reaching a broker of the peer.
-    fn proxy_problems(&self) -> Vec<String> {
+    fn proxy_problems(&self) -> Vec<(Code, String)> {
         match &self.proxy {
             ProxyHandle::Names(handle) => {
                 let names = handle.status().names;
-                names.into_iter().filter_map(|name| Some(format!("{}: {}", name.name, name.problem?))).collect()
+                names
+                    .into_iter()
+                    .filter_map(|name| Some((Code::PROXY_LISTENS, format!("{}: {}", name.name, name.problem?))))
+                    .collect()
             }
-            ProxyHandle::Off | ProxyHandle::Rewrite(_) => Vec::new(),
+            ProxyHandle::Rewrite(handle) => {
+                handle.status().not_authenticated.into_iter().map(|why| (Code::PROXY_AUTH, why)).collect()
+            }
+            ProxyHandle::Off => Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ pub(super) struct Seen<'a> {
     pub(super) peer_failure: Option<(Code, String)>,
     /// Whether this side opens the tunnel's port.
     pub(super) listens: bool,
-    pub(super) proxy_problems: Vec<String>,
+    pub(super) proxy_problems: Vec<(Code, String)>,
     pub(super) flows: &'a [FlowStatus],
 }
 
@@ -38,7 +38,7 @@ pub(super) fn judge(status: &Status, seen: &Seen<'_>) -> (State, Vec<Problem>) {
     for flow in seen.flows {
         flow_reasons(flow, &mut reasons);
     }
-    reasons.extend(seen.proxy_problems.iter().map(|what| Problem::new(Code::PROXY_LISTENS, what.clone())));
+    reasons.extend(seen.proxy_problems.iter().map(|(code, what)| Problem::new(*code, what.clone())));
     if state == State::Up && !reasons.is_empty() {
         state = State::Degraded;
     }

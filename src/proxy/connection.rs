@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, Sleep};
 
-use super::rewrite::{Mapping, Piece, Pieces, RewriteError, Session, Tally};
+use super::login::{Login, LoginError};
+use super::rewrite::{Mapping, Piece, Pieces, Renewal, RewriteError, Rules, Session, Tally};
 use crate::lifecycle::Drain;
 use crate::net::{BoxStream, Stream};
 
@@ -23,6 +24,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(60);
 ///
 /// A broker that sees a FIN drops what it has not answered yet, so the client's FIN waits for the answers, but not for ever.
 const HALF_CLOSED: Duration = Duration::from_secs(60);
+
+/// How long the last words to a client may take.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Rounds of reading and writing in one turn before others run.
 const TURN: usize = 32;
@@ -36,6 +40,8 @@ pub(super) trait Meter: Mapping + Send {
     fn bytes(&mut self, to_broker: u64, to_client: u64);
     /// What a session did.
     fn tally(&mut self, tally: &Tally);
+    /// The session with the broker was renewed.
+    fn renewed(&mut self);
 }
 
 /// How a connection ended.
@@ -51,6 +57,8 @@ pub(super) enum Ended {
     HalfClosed,
     /// It could not go on.
     Refused(RewriteError),
+    /// The session with the broker could not be renewed.
+    NotRenewed(LoginError),
 }
 
 /// A client whose first request is being waited for.
@@ -61,8 +69,8 @@ pub(super) struct Opening<C> {
 }
 
 impl<C: Stream> Opening<C> {
-    pub(super) fn new(client: C) -> Self {
-        Self { client, session: Session::new(), up: Flow::default() }
+    pub(super) fn new(client: C, rules: Rules) -> Self {
+        Self { client, session: Session::with_rules(rules), up: Flow::default() }
     }
 
     /// Waits for the first request, so that nobody is dialled for a port scan and another protocol is known before. `None` when the
@@ -85,13 +93,13 @@ impl<C: Stream> Opening<C> {
         Ok(ready?.then_some(self))
     }
 
-    /// True once something is to be sent to a broker, false when nothing will be.
+    /// True once something is to be sent to a broker or answered in its place, false when nothing will be.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RewriteError>> {
         loop {
             let skipped = self.up.pieces.take_skips();
             self.up.fed -= skipped;
             Pin::new(&mut self.client).consume(skipped);
-            if self.up.pieces.sends() {
+            if self.up.pieces.sends() || self.session.speaks() {
                 return Poll::Ready(Ok(true));
             }
             match ready!(Pin::new(&mut self.client).poll_fill_buf(cx)) {
@@ -107,8 +115,26 @@ impl<C: Stream> Opening<C> {
         self.client.reset();
     }
 
-    /// Carries on with a broker until the end.
-    pub(super) async fn run<M: Meter>(self, upstream: BoxStream, meter: M, drain: &Drain) -> Ended {
+    /// Answers the first request with a Kafka error, where its API has a form for one, and ends; else cuts the client off.
+    pub(super) async fn refuse(mut self, error_code: i16) {
+        let Some(answer) = self.session.refusal(error_code) else { return self.reset() };
+        let told = async {
+            self.client.write_all(&answer).await?;
+            self.client.shutdown().await
+        };
+        if !matches!(tokio::time::timeout(GOODBYE, told).await, Ok(Ok(()))) {
+            self.reset();
+        }
+    }
+
+    /// Carries on with a broker until the end; `login` renews the session with it where that ends.
+    pub(super) async fn run<M: Meter>(
+        self,
+        upstream: BoxStream,
+        login: Option<(Login, Option<Duration>)>,
+        meter: M,
+        drain: &Drain,
+    ) -> Ended {
         let Self { client, session, up } = self;
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let mut pump = Pump {
@@ -122,14 +148,23 @@ impl<C: Stream> Opening<C> {
             timer,
             armed: false,
             hurry: false,
+            renewing: login.map(|(login, lifetime)| Box::new(Renewing::new(login, lifetime))),
         };
-        let ended = {
-            let mut draining = pin!(drain.draining());
-            std::future::poll_fn(|cx| {
+        let mut draining = pin!(drain.draining());
+        let ended = loop {
+            let step = std::future::poll_fn(|cx| {
                 pump.draining = pump.draining || draining.as_mut().poll(cx).is_ready();
-                pump.poll(cx)
+                pump.poll_step(cx)
             })
-            .await
+            .await;
+            let renewed = match step {
+                Step::Ended(ended) => break ended,
+                // Boxed: it runs for a moment, and the connection lies idle for hours.
+                Step::Renew => Box::pin(pump.renew()).await,
+            };
+            if let Err(ended) = renewed {
+                break ended;
+            }
         };
         if !matches!(ended, Ended::Clean) {
             pump.client.reset();
@@ -139,12 +174,45 @@ impl<C: Stream> Opening<C> {
     }
 }
 
+/// The session with the broker, and when it is renewed.
+struct Renewing {
+    login: Login,
+    plan: Renewal,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Renewing {
+    fn new(login: Login, lifetime: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let mut random = [0];
+        // Without randomness the earliest moment is right too.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let plan = Renewal::after(lifetime, random[0], now.into_std());
+        let due = plan.due().map_or(now, Instant::from_std);
+        Self { login, plan, timer: Box::pin(tokio::time::sleep_until(due)) }
+    }
+
+    /// Whether the time has come.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> bool {
+        self.plan.due().is_some() && self.timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// What is to be done next.
+enum Step {
+    /// Nothing is under way, and the session with the broker is to be renewed.
+    Renew,
+    Ended(Ended),
+}
+
 /// One direction.
 #[derive(Debug, Default)]
 struct Flow {
     /// What is to become of the first `fed` bytes of the reader's buffer.
     pieces: Pieces,
     fed: usize,
+    /// The reader has bytes that the session did not take.
+    waits: bool,
     /// The reader will say when it has more, or was cut; else nobody asks it now.
     reads: bool,
     /// The reader is done; the writer's FIN follows what is left.
@@ -268,9 +336,60 @@ struct Pump<C, M> {
     armed: bool,
     /// The client's FIN goes on whatever is unanswered.
     hurry: bool,
+    renewing: Option<Box<Renewing>>,
 }
 
 impl<C: Stream, M: Meter> Pump<C, M> {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if !self.session.is_paused()
+            && let Some(renewing) = &mut self.renewing
+            && renewing.poll_due(cx)
+        {
+            self.session.pause(true);
+        }
+        if let Poll::Ready(ended) = self.poll(cx) {
+            return Poll::Ready(Step::Ended(ended));
+        }
+        if self.session.speaks() {
+            cx.waker().wake_by_ref(); // An answer of ours, whose turn came when its request was read.
+        }
+        if self.session.is_paused() && self.is_at_rest() {
+            let waits = self.up.waits;
+            let now = Instant::now().into_std();
+            if self.renewing.as_ref().is_some_and(|renewing| renewing.plan.is_due(waits, now)) {
+                return Poll::Ready(Step::Renew);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether all that was asked is answered, and nothing is on its way in any buffer of ours.
+    fn is_at_rest(&self) -> bool {
+        self.session.is_answered()
+            && self.session.is_between_requests()
+            && self.up.pieces.is_empty()
+            && self.down.pieces.is_empty()
+            && !self.up.ended
+            && !self.down.ended
+    }
+
+    /// KIP-368: the same conversation again on the same connection. Requests that came meanwhile wait where they are.
+    async fn renew(&mut self) -> Result<(), Ended> {
+        let Some(renewing) = &mut self.renewing else { return Ok(()) };
+        let lifetime = {
+            let cut = std::future::poll_fn(|cx| self.client.poll_cut(cx));
+            tokio::select! {
+                renewed = renewing.login.run(&mut self.upstream) => renewed.map_err(Ended::NotRenewed)?,
+                () = cut => return Err(Ended::CutByClient),
+            }
+        };
+        let Some(renewing) = self.renewing.take() else { return Ok(()) };
+        self.renewing = Some(Box::new(Renewing::new(renewing.login, lifetime)));
+        self.meter.renewed();
+        self.session.pause(false);
+        Ok(())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         // Responses first: each makes room for a request, and the last one lets the client's FIN through.
         let down = match self.poll_down(cx) {
@@ -332,6 +451,9 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             if down.finished {
                 return Poll::Ready(Ok(()));
             }
+            if down.pieces.is_empty() {
+                session.speak(&mut down.pieces);
+            }
             let mut sent = 0;
             let written = down.poll_write(cx, upstream, client, &mut sent);
             meter.bytes(0, sent);
@@ -370,9 +492,10 @@ impl<C: Stream, M: Meter> Pump<C, M> {
 
     /// Client to broker; ready once the broker has the client's FIN.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let Self { client, upstream, session, up, meter, .. } = self;
+        let Self { client, upstream, session, up, meter, renewing, .. } = self;
         let upstream = &mut **upstream;
         up.reads = false;
+        up.waits = false;
         for _ in 0..TURN {
             if up.finished {
                 return Poll::Ready(Ok(()));
@@ -380,6 +503,11 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             let mut sent = 0;
             let written = up.poll_write(cx, client, upstream, &mut sent);
             meter.bytes(sent, 0);
+            if sent > 0
+                && let Some(renewing) = renewing
+            {
+                renewing.plan.note_use();
+            }
             ready!(written)?;
             if self.draining && session.is_between_requests() {
                 up.ended = true;
@@ -405,8 +533,9 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                 Poll::Ready(Ok(input)) => {
                     up.fed = session.handle_request(input, &mut up.pieces)?;
                     if up.fed == 0 {
+                        up.waits = true;
                         up.poll_idle(cx, upstream)?;
-                        return Poll::Pending; // As many unanswered as may be: woken by an answer.
+                        return Poll::Pending; // As many unanswered as may be, or a pause: woken by an answer, or its end.
                     }
                 }
             }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::{Ended, Meter, Opening};
 use super::rewrite::test_support::{frame, request};
-use super::rewrite::{MOST_IN_FLIGHT, Mapping, Tally};
+use super::rewrite::{MOST_IN_FLIGHT, Mapping, Rules, Tally};
 use crate::lifecycle::Drain;
 use crate::net::{BoxStream, Stream};
 
@@ -175,12 +175,14 @@ impl Mapping for Local {
 impl Meter for Local {
     fn bytes(&mut self, _: u64, _: u64) {}
     fn tally(&mut self, _: &Tally) {}
+    fn renewed(&mut self) {}
 }
 
 async fn connect(client: Mem, broker: Mem) -> Ended {
     let drain = Drain::new();
-    let opening = Opening::new(client).first_request(&drain).await.expect("Kafka").expect("a request");
-    opening.run(Box::new(broker) as BoxStream, Local, &drain).await
+    let opening =
+        Opening::new(client, Rules::default()).first_request(&drain).await.expect("Kafka").expect("a request");
+    opening.run(Box::new(broker) as BoxStream, None, Local, &drain).await
 }
 
 /// Whether a connection asked to be polled again.
@@ -287,7 +289,7 @@ async fn a_fin_waits_for_answers_but_not_for_ever() {
 async fn a_silent_client_is_let_go() {
     let client = Mem::new(usize::MAX);
     let begun = tokio::time::Instant::now();
-    let opening = Opening::new(client.clone()).first_request(&Drain::new()).await;
+    let opening = Opening::new(client.clone(), Rules::default()).first_request(&Drain::new()).await;
     assert!(matches!(opening, Ok(None)));
     assert!(client.end().got_fin);
     assert_eq!(begun.elapsed(), Duration::from_secs(60));

@@ -1,9 +1,12 @@
 //! How local clients reach the peer's brokers: under their own names (`names`), or under local addresses (`rewriter`, whose
 //! decisions are `rewrite`).
 
+#[cfg(test)]
+mod auth_tests;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
+mod login;
 pub mod names;
 mod nodes;
 mod ports;

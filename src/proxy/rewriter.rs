@@ -8,18 +8,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::connection::{Ended, Meter, Opening};
+use super::login::{Login, LoginError};
 use super::nodes::{Door, Nodes, To, Traffic, listen};
 use super::ports::PortTable;
 use super::refusals::Refusals;
-use super::rewrite::{Mapping, Tally};
+use super::rewrite::{Mapping, Rules, SASL_AUTHENTICATION_FAILED, Tally};
 use super::status::{ListenerStatus, ProxyStatus};
 use super::upstream::{self, UpstreamError};
 use crate::config::RewriteConfig;
@@ -28,6 +29,7 @@ use crate::lifecycle::Drain;
 use crate::net::tcp::TcpConn;
 use crate::net::tls::{TlsConnector, TlsError};
 use crate::net::{BoxStream, HostPort, SharedDial};
+use crate::sasl::Authenticator;
 
 /// Connections at once over all listeners: above what a large site's clients open, below a usual limit on open files.
 pub const MAX_CONNECTIONS: u64 = 16_384;
@@ -92,6 +94,11 @@ struct Shared {
     turn: AtomicU64,
     dial: SharedDial,
     tls: Option<TlsConnector>,
+    authenticator: Option<Arc<Authenticator>>,
+    rules: Rules,
+    /// Why a broker refused us last, until one does not.
+    not_authenticated: Mutex<Option<String>>,
+    renewals: AtomicU64,
     nodes: Nodes,
     refusals: Arc<Refusals>,
     anyone: Traffic,
@@ -147,6 +154,10 @@ impl Rewriter {
             turn: AtomicU64::new(0),
             dial,
             tls,
+            authenticator: config.auth.as_ref().map(|auth| Arc::new(Authenticator::new(auth))),
+            rules: Rules { offload: config.auth.is_some() },
+            not_authenticated: Mutex::default(),
+            renewals: AtomicU64::new(0),
             nodes,
             refusals,
             anyone: Traffic::default(),
@@ -230,6 +241,8 @@ impl RewriterHandle {
             nodes_rewritten: count(&shared.nodes_rewritten),
             nodes_hidden: count(&shared.nodes_hidden),
             frames_hidden: count(&shared.frames_hidden),
+            reauthentications: count(&shared.renewals),
+            not_authenticated: shared.not_authenticated.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
@@ -256,6 +269,20 @@ impl Shared {
                 upstream::connect(&self.dial, self.tls.as_ref(), &target).await.map(|stream| (stream, target))
             }
         }
+    }
+
+    /// Authenticates with a broker that was just reached, where that is the proxy's business.
+    async fn log_in(
+        &self,
+        upstream: &mut BoxStream,
+        target: &HostPort,
+    ) -> Result<Option<(Login, Option<Duration>)>, LoginError> {
+        let Some(authenticator) = &self.authenticator else { return Ok(None) };
+        let mut login = Login::new(Arc::clone(authenticator), target.clone());
+        let done = login.run(upstream).await;
+        *self.not_authenticated.lock().unwrap_or_else(PoisonError::into_inner) =
+            done.as_ref().err().map(ToString::to_string);
+        done.map(|lifetime| Some((login, lifetime)))
     }
 }
 
@@ -298,12 +325,12 @@ async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Dra
             tracing::warn!(cluster = %shared.cluster, %client, node_id, target, held, %error, "connection closed");
         }
     };
-    let opening = match Opening::new(TcpConn::new(socket)).first_request(&drain).await {
+    let opening = match Opening::new(TcpConn::new(socket), shared.rules).first_request(&drain).await {
         Ok(Some(opening)) => opening,
         Ok(None) => return,
         Err(error) => return refused(&error, None),
     };
-    let (upstream, target) = match shared.dial(&open.to).await {
+    let (mut upstream, target) = match shared.dial(&open.to).await {
         Ok(reached) => reached,
         Err(error) => {
             if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
@@ -312,9 +339,24 @@ async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Dra
             return opening.reset();
         }
     };
+    let not_authenticated = |error: &LoginError| {
+        if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
+            tracing::warn!(cluster = %shared.cluster, %client, node_id, held, %error, "no authentication for a client");
+        }
+    };
+    // Boxed: it runs for a moment, and the connection lies idle for hours.
+    let login = match Box::pin(shared.log_in(&mut upstream, &target)).await {
+        Ok(login) => login,
+        Err(error) => {
+            not_authenticated(&error);
+            upstream.reset();
+            return opening.refuse(SASL_AUTHENTICATION_FAILED).await;
+        }
+    };
     tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, "connection open");
-    match opening.run(upstream, &mut open, &drain).await {
+    match opening.run(upstream, login, &mut open, &drain).await {
         Ended::Refused(error) => refused(&error, Some(&target)),
+        Ended::NotRenewed(error) => not_authenticated(&error),
         ended => tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, ?ended, "connection over"),
     }
 }
@@ -371,6 +413,10 @@ impl Meter for &mut Open {
         if to_client > 0 {
             self.shared.to_clients.fetch_add(to_client, Ordering::Relaxed);
         }
+    }
+
+    fn renewed(&mut self) {
+        self.shared.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
     fn tally(&mut self, tally: &Tally) {

@@ -19,15 +19,15 @@ use crate::net::tcp::TcpDial;
 use crate::net::{BoxFuture, BoxStream, Dial, DialError, HostPort, SharedDial};
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
 }
 
 /// Names of brokers lead to ports of this host, whatever their own port; counts its dials.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     ports: std::sync::Mutex<Vec<(String, u16)>>,
     dials: AtomicU64,
     /// Where set, each dial waits for it.
@@ -35,7 +35,7 @@ struct Names {
 }
 
 impl Names {
-    fn set(&self, name: &str, address: SocketAddr) {
+    pub(super) fn set(&self, name: &str, address: SocketAddr) {
         self.ports.lock().expect("no panic").push((name.to_owned(), address.port()));
     }
 }
@@ -86,7 +86,7 @@ async fn broker(answer: impl Fn(i16, i32) -> Vec<u8> + Send + Sync + 'static) ->
 }
 
 /// The next frame's body; `None` at a clean end or a cut.
-async fn read_frame(socket: &mut TcpStream) -> Option<Vec<u8>> {
+pub(super) async fn read_frame(socket: &mut TcpStream) -> Option<Vec<u8>> {
     let length = socket.read_u32().await.ok()?;
     let mut body = vec![0; length as usize];
     socket.read_exact(&mut body).await.ok()?;
@@ -132,6 +132,7 @@ impl Proxy {
             advertise: "127.0.0.1".to_owned(),
             ports: first_port..=first_port + 9,
             upstream_tls: None,
+            auth: None,
         };
         let bootstrap = bootstrap.iter().map(|name| HostPort::new(name, 9092).expect("a name")).collect();
         let dial: SharedDial = Arc::<Names>::clone(names);
@@ -453,6 +454,7 @@ fn what_cannot_be_served_is_refused_at_the_start() {
             advertise: advertise.to_owned(),
             ports: 21_240..=21_249,
             upstream_tls: None,
+            auth: None,
         };
         let dial: SharedDial = Arc::new(Names::default());
         Rewriter::bind(&config, "orange", bootstrap, dial, state).map(|_| ()).map_err(|error| error.to_string())

@@ -36,6 +36,10 @@ pub struct ProxyStatus {
     pub nodes_hidden: u64,
     /// Frames whose endpoints were left out since the start, since the local ones are longer than the real ones.
     pub frames_hidden: u64,
+    /// Sessions with brokers renewed since the start (KIP-368).
+    pub reauthentications: u64,
+    /// Why a broker did not take the proxy's credentials the last time; `None` when one did since.
+    pub not_authenticated: Option<String>,
 }
 
 /// One listener.

@@ -221,7 +221,7 @@ table inet wire {
   }
   chain output {
     type filter hook output priority 0; policy accept;
-    ip daddr 10.77.0.0/24 tcp dport { 9092, 9095, 9096 } tcp flags syn / syn,ack counter comment "orange-broker-dialled"
+    ip daddr 10.77.0.0/24 tcp dport { 9092, 9095, 9096, 9097 } tcp flags syn / syn,ack counter comment "orange-broker-dialled"
   }
 }
 EOF
@@ -240,11 +240,12 @@ tls() { # a CA, and a certificate for the brokers of each cluster, as PEM files 
   done
 }
 
-# orange: SASL_SSL with PLAIN and SCRAM for clients; grape: SASL_PLAINTEXT with SCRAM and PLAIN. Both also have PLAINTEXT and SSL listeners.
+# orange: SASL_SSL with PLAIN and SCRAM for clients; grape: SASL_PLAINTEXT with SCRAM and PLAIN. Both also have PLAINTEXT and SSL
+# listeners, and one whose sessions last 5 s (SASL_SSL with PLAIN, SCRAM-SHA-512, and OAUTHBEARER with unsigned tokens).
 broker_config() { # CLUSTER ID
   local name=$1 id=$2 host=b$2.$1.test net ip port; net=$(net "$1"); ip=$net.1$(($2 + 1)); port=$(cluster_port "$1")
   local main=SASL_SSL; [ "$name" = orange ] || main=SASL_PLAINTEXT
-  local plain=9095 ssl=9096; [ "$name" = orange ] || { plain=9195; ssl=9196; }
+  local plain=9095 ssl=9096 short=9097; [ "$name" = orange ] || { plain=9195; ssl=9196; short=9197; }
   local uuid=orangeorangeorangeora1; [ "$name" = orange ] || uuid=grapegrapegrapegrapeg1
   local plainconf='org.apache.kafka.common.security.plain.PlainLoginModule required'
   local users='username="admin" password="admin-secret" user_admin="admin-secret" user_srckey="orange-api-secret" user_dstkey="grape-api-secret";'
@@ -252,15 +253,22 @@ broker_config() { # CLUSTER ID
 process.roles=broker,controller
 node.id=$id
 controller.quorum.voters=0@$net.11:29092,1@$net.12:29092,2@$net.13:29092
-listeners=MAIN://$ip:$port,PLAIN://$ip:$plain,TLS://$ip:$ssl,CONTROLLER://$ip:29092
-advertised.listeners=MAIN://$host:$port,PLAIN://$host:$plain,TLS://$host:$ssl
-listener.security.protocol.map=MAIN:$main,PLAIN:PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
+listeners=MAIN://$ip:$port,PLAIN://$ip:$plain,TLS://$ip:$ssl,SHORT://$ip:$short,CONTROLLER://$ip:29092
+advertised.listeners=MAIN://$host:$port,PLAIN://$host:$plain,TLS://$host:$ssl,SHORT://$host:$short
+listener.security.protocol.map=MAIN:$main,PLAIN:PLAINTEXT,TLS:SSL,SHORT:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 controller.listener.names=CONTROLLER
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.short.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER
 listener.name.main.plain.sasl.jaas.config=$plainconf $users
 listener.name.main.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.main.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.short.plain.sasl.jaas.config=$plainconf $users
+listener.name.short.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.short.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
+listener.name.short.plain.connections.max.reauth.ms=5000
+listener.name.short.scram-sha-512.connections.max.reauth.ms=5000
+listener.name.short.oauthbearer.connections.max.reauth.ms=5000
 ssl.keystore.type=PEM
 ssl.keystore.location=$BED/tls/$name-store.pem
 ssl.truststore.type=PEM

@@ -18,6 +18,8 @@ pub struct Link {
     pub replicate: String,
     /// Lines added to orange's `[expose]` table.
     pub expose: String,
+    /// Orange's bootstrap server and `security` as grape's endpoint has them, where they are not those of the main listener.
+    pub peer: Option<(String, String)>,
 }
 
 impl Default for Link {
@@ -27,6 +29,7 @@ impl Default for Link {
             proxy: "mode = \"off\"".into(),
             replicate: String::new(),
             expose: String::new(),
+            peer: None,
         }
     }
 }
@@ -68,6 +71,8 @@ impl Link {
 
     /// The destination side: dials, copies, serves clients.
     pub fn grape(&self) -> String {
+        let main = || (Side::Orange.bootstrap().to_owned(), Side::Orange.security());
+        let (peer_bootstrap, peer_security) = self.peer.clone().unwrap_or_else(main);
         format!(
             "link = \"orange-grape\"\nstate_dir = \"state\"\n\
              [local]\ncluster = \"grape\"\nbootstrap = [\"{0}\"]\nsecurity = {1}\n\
@@ -75,8 +80,8 @@ impl Link {
              [tunnel]\ndial = \"{ORANGE_WAN}:{TUNNEL_PORT}\"\n{4}\n[proxy]\n{5}\n{6}",
             Side::Grape.bootstrap(),
             Side::Grape.security(),
-            Side::Orange.bootstrap(),
-            Side::Orange.security(),
+            peer_bootstrap,
+            peer_security,
             self.auth("destination", "source"),
             self.proxy,
             self.replicate

@@ -10,6 +10,7 @@ mod carriers;
 mod config;
 mod copying;
 mod faults;
+mod offload;
 mod refusals;
 mod using;
 

@@ -9,14 +9,14 @@ use crate::bed::{Bed, Endpoint, Side, TOPICS, finish_records};
 use crate::config::Link;
 
 /// What one client set-up needs: the Java file, the librdkafka file, and the bootstrap server.
-struct Client {
-    java: PathBuf,
-    python: PathBuf,
-    bootstrap: &'static str,
+pub struct Client {
+    pub java: PathBuf,
+    pub python: PathBuf,
+    pub bootstrap: &'static str,
 }
 
 /// Admin client, producer, consumer and consumer group of Kafka 4.1, and librdkafka's, all from grape against orange.
-fn everything_works(client: &Client, topic: &str) {
+pub fn everything_works(client: &Client, topic: &str) {
     let bed = Bed::get();
     let java = client.java.to_str().expect("UTF-8");
     let admin = |args: &[&str]| {

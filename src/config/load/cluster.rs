@@ -18,7 +18,7 @@ pub(super) const SECURITY: &[&str] = &[
     "key_file",
     "verify_hostname",
 ];
-const SASL_KEYS: &[&str] = &["mechanism", "username", "username_env", "password_file", "password_env"];
+pub(super) const SASL_KEYS: &[&str] = &["mechanism", "username", "username_env", "password_file", "password_env"];
 const TLS_KEYS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
 const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -114,7 +114,8 @@ pub(super) fn tls_client(reader: &mut Reader<'_>, section: &Section<'_>) -> Opti
     Some(TlsClient { ca_file: ca_file?, identity: identity?, verify_hostname: verify_hostname? })
 }
 
-fn sasl(reader: &mut Reader<'_>, section: &Section<'_>, password_override: &str) -> Option<Sasl> {
+/// The keys of SASL as a client, wherever they stand.
+pub(super) fn sasl(reader: &mut Reader<'_>, section: &Section<'_>, password_override: &str) -> Option<Sasl> {
     let mechanism = match section.get("mechanism") {
         None => {
             reader.default(section.key_path("mechanism"), "\"PLAIN\"");

@@ -142,6 +142,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("[expose]", EXPOSE),
     ("[proxy]", proxy::PROXY),
     ("proxy.upstream_tls", proxy::UPSTREAM_TLS),
+    ("proxy.auth", cluster::SASL_KEYS),
     ("[[replicate]]", flow::FLOW),
     ("[admin]", ADMIN),
 ];

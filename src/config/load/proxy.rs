@@ -5,16 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
-use super::super::{AddressPlan, ClusterConfig, Forward, NamesConfig, ProxyConfig, RewriteConfig, TlsClient, value};
-use super::cluster::tls_client;
+use super::super::{
+    AddressPlan, ClusterConfig, Forward, NamesConfig, ProxyConfig, RewriteConfig, Sasl, TlsClient, value,
+};
+use super::cluster::{SASL_KEYS, sasl, tls_client};
 use crate::net::HostPort;
 
 pub(super) const PROXY: &[&str] =
-    &["mode", "dns_listen", "zones", "addresses", "ports", "forward", "listen", "advertise", "upstream_tls"];
+    &["mode", "dns_listen", "zones", "addresses", "ports", "forward", "listen", "advertise", "upstream_tls", "auth"];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
 const MODES: &[&str] = &["names", "rewrite", "off"];
 const NAMES_KEYS: &[&str] = &["dns_listen", "zones", "addresses", "forward"];
-const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls"];
+const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth"];
+/// The variable that wins over the password file of `proxy.auth`.
+const PASSWORD_OVERRIDE: &str = "LINKSPAN_PROXY_PASSWORD";
 
 /// Port 5300: no privilege is needed for it, and it is not 5353, which mDNS responders hold on many hosts.
 const DNS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
@@ -227,7 +231,39 @@ fn rewrite(reader: &mut Reader<'_>, section: &Section<'_>, peer: Option<&Cluster
         }),
     };
     let upstream_tls = upstream_tls(reader, section, peer);
-    Some(RewriteConfig { listen: listen?, advertise: advertise?, ports: ports?, upstream_tls: upstream_tls? })
+    let auth = auth(reader, section, peer);
+    Some(RewriteConfig {
+        listen: listen?,
+        advertise: advertise?,
+        ports: ports?,
+        upstream_tls: upstream_tls?,
+        auth: auth?,
+    })
+}
+
+/// Who the proxy is towards the brokers: nobody, whom the peer's `security` names, or what stands here.
+fn auth(reader: &mut Reader<'_>, section: &Section<'_>, peer: Option<&ClusterConfig>) -> Option<Option<Sasl>> {
+    match section.get("auth") {
+        None => {
+            reader.default("proxy.auth", "false");
+            Some(None)
+        }
+        Some(node) if node.is_bool() => {
+            if !node.bool(reader)? {
+                return Some(None);
+            }
+            let inherited = peer.and_then(|p| p.security.as_ref()).and_then(|s| s.sasl.clone());
+            if inherited.is_none() {
+                let hint = "set peer.security with SASL, or write the credentials here: auth = { mechanism = …, … }";
+                reader.report(ErrorCode::Conflict, &node.at, "peer.security has no SASL credentials", hint);
+            }
+            inherited.map(Some)
+        }
+        Some(node) => {
+            let table = node.table(reader, SASL_KEYS)?;
+            sasl(reader, &table, PASSWORD_OVERRIDE).map(Some)
+        }
+    }
 }
 
 /// TLS towards the brokers: as the peer's `security` says, unless the operator wrote otherwise.

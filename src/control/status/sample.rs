@@ -98,6 +98,8 @@ pub(crate) fn busy() -> Status {
             connections: 4,
             connections_total: 17,
             dns: Some("127.0.0.1:5353".to_owned()),
+            reauthentications: 3,
+            refused: BTreeMap::from([("authentication: refused by a broker".to_owned(), 2)]),
         },
         flows: vec![FlowSection {
             name: "orange-grape".to_owned(),
@@ -153,8 +155,15 @@ pub(crate) fn starting() -> Status {
         last_error: None,
     };
     status.exit = ExitSection::default();
-    status.proxy =
-        ProxySection { mode: ProxyMode::Off, listeners: Vec::new(), connections: 0, connections_total: 0, dns: None };
+    status.proxy = ProxySection {
+        mode: ProxyMode::Off,
+        listeners: Vec::new(),
+        connections: 0,
+        connections_total: 0,
+        dns: None,
+        reauthentications: 0,
+        refused: BTreeMap::new(),
+    };
     status.flows.clear();
     status.errors.clear();
     status

@@ -341,6 +341,24 @@ fn listed_endpoints_fit_whatever_the_difference() {
     }
 }
 
+/// A pause takes effect between two requests, wherever the input is cut.
+#[test]
+fn a_pause_begins_no_request_and_finishes_one() {
+    let both = [request(2, 1, 1), request(2, 1, 2)].concat();
+    let middle = both.len() / 2;
+    for cut in 1..middle {
+        let mut session = Session::new();
+        let mut out = Pieces::new();
+        assert_eq!(session.handle_request(&both[..cut], &mut out), Ok(cut));
+        session.pause(true);
+        assert_eq!(session.handle_request(&both[cut..], &mut Pieces::new()), Ok(middle - cut), "cut at {cut}");
+        assert!(session.is_between_requests() && !session.is_answered());
+        assert_eq!(session.handle_request(&both[middle..], &mut Pieces::new()), Ok(0));
+        session.pause(false);
+        assert_eq!(session.handle_request(&both[middle..], &mut Pieces::new()), Ok(middle));
+    }
+}
+
 #[test]
 fn raw_sasl_tokens_go_one_for_one() {
     let handshake = |mechanism: &[u8]| {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 pub const MOST_IN_FLIGHT: usize = 1_000;
 
 /// What a response will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// A response with a header.
     Response {
@@ -19,6 +19,8 @@ pub(super) enum Awaited {
     },
     /// A raw SASL token, without any header.
     Token,
+    /// This response, which the broker is not asked for.
+    Local(Vec<u8>),
 }
 
 /// A bounded queue of awaited responses. Brokers answer in order, so the head is expected and the rest searched only when it is not.
@@ -52,6 +54,31 @@ impl InFlight {
         if self.expects_token() {
             self.queue.pop_front();
         }
+    }
+
+    /// Takes the next answer where it is one of ours: its turn has come.
+    pub(super) fn take_local(&mut self) -> Option<Vec<u8>> {
+        match self.queue.front_mut() {
+            Some(Awaited::Local(answer)) => {
+                let answer = std::mem::take(answer);
+                self.queue.pop_front();
+                Some(answer)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the next answer is one of ours.
+    pub(super) fn expects_local(&self) -> bool {
+        matches!(self.queue.front(), Some(Awaited::Local(_)))
+    }
+
+    /// The oldest request that a broker is to answer: correlation id, API key and version.
+    pub(super) fn oldest(&self) -> Option<(i32, i16, i16)> {
+        self.queue.iter().find_map(|awaited| match awaited {
+            Awaited::Response { correlation_id, key, version } => Some((*correlation_id, *key, *version)),
+            Awaited::Token | Awaited::Local(_) => None,
+        })
     }
 
     /// Forgets awaited tokens: authentication went on with other means.
@@ -104,6 +131,17 @@ mod tests {
         assert_eq!(ring.answer(2), None);
         assert!(ring.is_empty());
         assert_eq!(ring.take_oddities(), (1, 2));
+    }
+
+    #[test]
+    fn our_own_answers_wait_for_their_turn() {
+        let mut ring = InFlight::default();
+        ring.push(response(1));
+        ring.push(Awaited::Local(b"ours".to_vec()));
+        assert_eq!((ring.take_local(), ring.oldest()), (None, Some((1, 3, 1))));
+        ring.answer(1);
+        assert_eq!((ring.take_local(), ring.take_local()), (Some(b"ours".to_vec()), None));
+        assert!(ring.is_empty());
     }
 
     #[test]

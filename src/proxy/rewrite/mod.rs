@@ -11,9 +11,12 @@
 mod brokers;
 mod endpoints;
 mod in_flight;
+mod local;
 mod pieces;
+mod renewal;
 mod requests;
 mod responses;
+mod rules;
 mod sasl;
 mod session;
 mod versions;
@@ -26,8 +29,11 @@ mod golden_tests;
 pub(in crate::proxy) mod test_support;
 
 pub use in_flight::MOST_IN_FLIGHT;
+pub(in crate::proxy) use local::SASL_AUTHENTICATION_FAILED;
 pub use pieces::{Piece, Pieces};
+pub use renewal::Renewal;
 pub use responses::HELD_LIMIT;
+pub use rules::Rules;
 pub use session::{Session, Tally, fuzz_session};
 
 use crate::kafka::api;

@@ -1,9 +1,10 @@
 //! What the client sends: never changed, read just far enough to know what each answer will be.
 
-use super::RewriteError;
 use super::in_flight::{Awaited, InFlight};
 use super::pieces::{Held, Pieces};
+use super::rules::Rules;
 use super::sasl::Tokens;
+use super::{RewriteError, local};
 use crate::kafka::api;
 use crate::kafka::frame::{self, Side};
 use crate::kafka::header::RequestHead;
@@ -11,6 +12,9 @@ use crate::kafka::walk::{Walker, produce};
 
 /// Largest SaslHandshake request, in bytes: a client id and the name of a mechanism.
 const MOST_HANDSHAKE: u32 = 64 << 10;
+
+/// Largest request that is answered here, in bytes.
+const MOST_LOCAL: u32 = 4 << 20;
 
 /// Bytes of a length, and of a length with the head of a request.
 const LENGTH: usize = 4;
@@ -22,6 +26,7 @@ const HEAD: usize = LENGTH + 8;
 /// Head ─▶ Pass ─▶ Head            any request: what it is, then its body
 /// Head ─▶ Walk ─▶ Acks ─▶ Pass    Produce: only `acks` says whether an answer comes
 /// Head ─▶ Handshake ─▶ Head       SaslHandshake version 0: raw tokens follow
+/// Head ─▶ Local ─▶ Head           answered here, and not sent on
 /// ```
 #[derive(Debug)]
 enum State {
@@ -35,6 +40,8 @@ enum State {
     Acks { left: u64, head: RequestHead },
     /// A whole handshake is being read.
     Handshake { length: u32, head: RequestHead },
+    /// A whole request is being read that the broker does not see.
+    Local { length: u32, head: RequestHead },
 }
 
 /// Reads the client's stream.
@@ -44,11 +51,23 @@ pub(super) struct Requests {
     held: Held,
     first: bool,
     tokens: Option<Tokens>,
+    rules: Rules,
+    paused: bool,
 }
 
 impl Requests {
-    pub(super) fn new() -> Self {
-        Self { state: State::Head, held: Held::default(), first: true, tokens: None }
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { state: State::Head, held: Held::default(), first: true, tokens: None, rules, paused: false }
+    }
+
+    /// From now on no frame is begun, until told otherwise.
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Whether no frame is begun before it is told to go on.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// Whether no frame is begun.
@@ -61,7 +80,7 @@ impl Requests {
         self.tokens = None;
     }
 
-    /// Reads on; returns how much of the input it took, less than all only when no more answers may be awaited.
+    /// Reads on; returns how much of the input it took, less than all only when no more answers may be awaited, or it is paused.
     pub(super) fn handle(
         &mut self,
         input: &[u8],
@@ -70,7 +89,7 @@ impl Requests {
     ) -> Result<usize, RewriteError> {
         let mut at = 0;
         while at < input.len() {
-            if self.at_boundary() && awaited.is_full() {
+            if self.at_boundary() && (self.paused || awaited.is_full()) {
                 break;
             }
             at += self.advance(&input[at..], awaited, out)?;
@@ -127,6 +146,16 @@ impl Requests {
                 }
                 Ok(taken)
             }
+            State::Local { length, head } => {
+                let (whole, head) = (LENGTH + *length as usize, *head);
+                let taken = self.held.fill(input, whole);
+                if self.held.bytes().len() == whole {
+                    awaited.push(Awaited::Local(local::answer(head)));
+                    self.held.replace(Some(Vec::new()), out);
+                    self.state = State::Head;
+                }
+                Ok(taken)
+            }
         }
     }
 
@@ -165,6 +194,18 @@ impl Requests {
         let Some(head) = head.first_chunk::<8>() else { return Ok(taken) };
         let head = RequestHead::read(*head);
         let left = u64::from(length) - 8;
+        if self.rules.answers(head.api_key) {
+            if length > MOST_LOCAL {
+                let RequestHead { api_key: key, api_version: version, .. } = head;
+                let (length, most) = (u64::from(length), u64::from(MOST_LOCAL));
+                return Err(RewriteError::TooLarge { key, version, length, most });
+            }
+            self.state = State::Local { length, head };
+            if left == 0 {
+                self.advance(&[], awaited, out)?;
+            }
+            return Ok(taken);
+        }
         match (head.api_key, head.api_version) {
             (api::SASL_HANDSHAKE, 0) if length <= MOST_HANDSHAKE => {
                 self.state = State::Handshake { length, head };

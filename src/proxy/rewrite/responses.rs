@@ -3,6 +3,7 @@
 use super::in_flight::InFlight;
 use super::pieces::{Held, Pieces};
 use super::requests::passable;
+use super::rules::Rules;
 use super::{Mapping, RewriteError, Tally, brokers, endpoints, versions};
 use crate::kafka::api;
 use crate::kafka::frame::{self, Side};
@@ -71,6 +72,7 @@ pub(super) struct Responses {
     held: Held,
     first: bool,
     handshake_refused: bool,
+    rules: Rules,
 }
 
 /// What reading needs beside its own state.
@@ -82,8 +84,8 @@ pub(super) struct Around<'a> {
 }
 
 impl Responses {
-    pub(super) fn new() -> Self {
-        Self { state: State::Head, held: Held::default(), first: true, handshake_refused: false }
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { state: State::Head, held: Held::default(), first: true, handshake_refused: false, rules }
     }
 
     /// Whether no frame is begun.
@@ -100,10 +102,21 @@ impl Responses {
     pub(super) fn handle(&mut self, input: &[u8], around: &mut Around<'_>) -> Result<(), RewriteError> {
         let mut at = 0;
         while at < input.len() {
+            self.speak(around.awaited, around.out);
             at += self.advance(&input[at..], around)?;
         }
         self.held.end_of_input(around.out);
+        self.speak(around.awaited, around.out);
         Ok(())
+    }
+
+    /// Between two responses of the broker: sends those of our own whose turn has come.
+    pub(super) fn speak(&self, awaited: &mut InFlight, out: &mut Pieces) {
+        if self.at_boundary() {
+            while let Some(answer) = awaited.take_local() {
+                out.send(answer);
+            }
+        }
     }
 
     fn advance(&mut self, input: &[u8], around: &mut Around<'_>) -> Result<usize, RewriteError> {
@@ -291,7 +304,7 @@ impl Responses {
         let rewritten = match what {
             Whole::FindCoordinator => brokers::find_coordinator(body, version, around.mapping, around.tally),
             Whole::DescribeCluster => brokers::describe_cluster(body, version, around.mapping, around.tally),
-            Whole::ApiVersions => versions::cap(body, version),
+            Whole::ApiVersions => versions::cap(body, version, self.rules),
             Whole::Handshake => {
                 self.handshake_refused |= !body.starts_with(&[0, 0]);
                 Ok(None)

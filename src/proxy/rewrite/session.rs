@@ -4,7 +4,8 @@ use super::in_flight::InFlight;
 use super::pieces::Pieces;
 use super::requests::Requests;
 use super::responses::{Around, Responses};
-use super::{Mapping, RewriteError, endpoints};
+use super::rules::Rules;
+use super::{Mapping, RewriteError, endpoints, local};
 use crate::kafka::api;
 
 /// What was done since the last look.
@@ -48,19 +49,25 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Before the first byte.
+    /// Before the first byte, where everything passes.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_rules(Rules::default())
+    }
+
+    /// Before the first byte.
+    #[must_use]
+    pub fn with_rules(rules: Rules) -> Self {
         Self {
-            requests: Requests::new(),
-            responses: Responses::new(),
+            requests: Requests::new(rules),
+            responses: Responses::new(rules),
             awaited: InFlight::default(),
             tally: Tally::default(),
         }
     }
 
     /// Takes what the client sent; `out` tells what goes to the broker. Returns how many bytes it took: fewer than all when
-    /// [`super::MOST_IN_FLIGHT`] requests are unanswered; the rest is to be fed again after the next response.
+    /// [`super::MOST_IN_FLIGHT`] requests are unanswered, or it is paused; the rest is to be fed again after the next response.
     ///
     /// # Errors
     /// [`RewriteError`]; the connection is to be closed.
@@ -85,6 +92,35 @@ impl Session {
             self.awaited.forget_tokens();
         }
         done
+    }
+
+    /// Sends what is to be answered here and whose turn has come, though the broker sent nothing; `out` is empty.
+    pub fn speak(&mut self, out: &mut Pieces) {
+        self.responses.speak(&mut self.awaited, out);
+    }
+
+    /// Whether [`Session::speak`] would send anything.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        self.awaited.expects_local() && self.responses.at_boundary()
+    }
+
+    /// From now on no request is begun, so that what is unanswered comes to its end; or, again, it is.
+    pub fn pause(&mut self, paused: bool) {
+        self.requests.pause(paused);
+    }
+
+    /// Whether no request is begun.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.requests.is_paused()
+    }
+
+    /// The answer with which the oldest request is refused, where its API has a form for it.
+    #[must_use]
+    pub fn refusal(&self, error_code: i16) -> Option<Vec<u8>> {
+        let (correlation_id, key, version) = self.awaited.oldest()?;
+        local::refusal(correlation_id, key, version, error_code)
     }
 
     /// The client sent its FIN.

@@ -1,19 +1,20 @@
 //! ApiVersions responses: clients are told to stay within what can be walked, and nothing else is touched.
 
+use super::rules::Rules;
 use crate::kafka::api;
 use crate::kafka::primitives::{Malformed, put_count};
 use crate::kafka::walk::api_versions;
 
 /// Caps the highest versions of the APIs in [`api::WALKABLE`] in what follows the correlation id; an API that begins above its
-/// cap is left out. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
-pub(super) fn cap(body: &[u8], version: i16) -> Result<Option<Vec<u8>>, Malformed> {
+/// cap is left out, as is one that this connection does not have by its `rules`. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
+pub(super) fn cap(body: &[u8], version: i16, rules: Rules) -> Result<Option<Vec<u8>>, Malformed> {
     let mut entries = api_versions::entries(body, version)?;
     let Some(count) = entries.count else { return Ok(None) };
     let mut list = Vec::with_capacity(body.len());
     let (mut left_out, mut changed) = (0, false);
     while let Some(entry) = entries.next_entry()? {
         let most = api::walkable_to(entry.api_key).unwrap_or(i16::MAX);
-        if entry.min > most {
+        if entry.min > most || rules.hides(entry.api_key) {
             left_out += 1;
             continue;
         }
@@ -46,29 +47,37 @@ mod tests {
         let capped =
             b"\0\0\x04\0\x01\0\x04\0\x12\0\x75\x30\0\x01\0\x07\x01\x05\x02ab\0\x03\0\0\0\x0d\0\0\0\0\x01\x01\x00\x01!";
         for version in [3, 4, 5] {
-            assert_eq!(cap(body, version), Ok(Some(capped.to_vec())));
+            assert_eq!(cap(body, version, Rules::default()), Ok(Some(capped.to_vec())));
         }
-        assert_eq!(cap(capped, 5), Ok(None), "nothing to do");
+        assert_eq!(cap(capped, 5, Rules::default()), Ok(None), "nothing to do");
     }
 
     #[test]
     fn reads_error_35_in_the_form_of_version_0() {
         let body = b"\0\x23\0\0\0\x01\0\x12\0\0\0\x09";
-        assert_eq!(cap(body, 9), Ok(Some(b"\0\x23\0\0\0\x01\0\x12\0\0\0\x05".to_vec())));
-        assert_eq!(cap(b"\0\x23", 3), Ok(None), "brokers before 2.4");
-        assert_eq!(cap(b"\0\x23\0\0\0\0", 3), Ok(None));
+        assert_eq!(cap(body, 9, Rules::default()), Ok(Some(b"\0\x23\0\0\0\x01\0\x12\0\0\0\x05".to_vec())));
+        assert_eq!(cap(b"\0\x23", 3, Rules::default()), Ok(None), "brokers before 2.4");
+        assert_eq!(cap(b"\0\x23\0\0\0\0", 3, Rules::default()), Ok(None));
     }
 
     #[test]
     fn leaves_out_what_begins_above_its_cap() {
         let body = b"\0\0\0\0\0\x02\0\x4e\0\x03\0\x05\0\x02\0\0\0\x0b";
-        assert_eq!(cap(body, 0), Ok(Some(b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec())));
+        assert_eq!(cap(body, 0, Rules::default()), Ok(Some(b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec())));
+    }
+
+    #[test]
+    fn leaves_out_sasl_where_the_proxy_speaks_it() {
+        let body = b"\0\0\0\0\0\x03\0\x11\0\0\0\x01\0\x02\0\0\0\x0b\0\x24\0\0\0\x02";
+        let masked = b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec();
+        assert_eq!(cap(body, 0, Rules { offload: true }), Ok(Some(masked)));
+        assert_eq!(cap(body, 0, Rules::default()), Ok(None));
     }
 
     #[test]
     fn refuses_counts_beyond_the_body() {
-        assert!(cap(b"\0\0\x7f\xff\xff\xff", 0).is_err());
-        assert!(cap(b"\0\0\xff\xff\xff\xff\x0f", 3).is_err());
-        assert!(cap(b"\0\0\0\0\0\x03\0\x01\0\0", 0).is_err());
+        assert!(cap(b"\0\0\x7f\xff\xff\xff", 0, Rules::default()).is_err());
+        assert!(cap(b"\0\0\xff\xff\xff\xff\x0f", 3, Rules::default()).is_err());
+        assert!(cap(b"\0\0\0\0\0\x03\0\x01\0\0", 0, Rules::default()).is_err());
     }
 }

@@ -170,7 +170,7 @@ fn prepared(what: &str, text: &str) -> Result<(), SaslError> {
 }
 
 /// Arbitrary bytes as challenge and as last answer; for fuzzing. Panics never.
-pub(in crate::client) fn fuzz(answer: &[u8]) {
+pub(super) fn fuzz(answer: &[u8]) {
     let expected = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), b"message");
     if let Ok(text) = std::str::from_utf8(answer) {
         assert!(!matches!(proved(text, &expected), Ok(Step::Send(..))));

@@ -1,6 +1,9 @@
-//! SASL conversations as the client's side: bytes in, bytes out, no I/O.
+//! SASL conversations as the client's side: bytes in, bytes out. Used towards brokers by `client` and by the proxy.
+//!
+//! Rules kept here: no conversation does any I/O; a key derivation runs where it holds nobody up; a secret stands in no error, no
+//! log and no debug form.
 
-pub(super) mod scram;
+mod scram;
 
 use zeroize::Zeroizing;
 
@@ -9,10 +12,10 @@ use crate::config::{Sasl, SaslMechanism};
 /// Why a conversation ended without success. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct SaslError(String);
+pub struct SaslError(String);
 
 /// One conversation: [`Conversation::first`], then [`Conversation::next`] with each answer until it says `None`.
-pub(super) struct Conversation(State);
+pub struct Conversation(State);
 
 enum State {
     Plain(Zeroizing<Vec<u8>>),
@@ -20,9 +23,44 @@ enum State {
     Done,
 }
 
+/// Who we are towards the brokers of one cluster: begins a conversation for each connection.
+pub struct Authenticator {
+    sasl: Sasl,
+}
+
+impl Authenticator {
+    /// For these credentials.
+    #[must_use]
+    pub fn new(sasl: &Sasl) -> Self {
+        Self { sasl: sasl.clone() }
+    }
+
+    /// Kafka's name of the mechanism.
+    #[must_use]
+    pub const fn mechanism(&self) -> &'static str {
+        name(self.sasl.mechanism)
+    }
+
+    /// A new conversation.
+    ///
+    /// # Errors
+    /// Credentials that the mechanism cannot carry, or a system without randomness.
+    pub fn begin(&self) -> Result<Conversation, SaslError> {
+        let mut nonce = [0; 18];
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| SaslError("the system gives no randomness".to_owned()))?;
+        Conversation::new(&self.sasl, nonce)
+    }
+}
+
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Authenticator").field(&self.mechanism()).finish()
+    }
+}
+
 impl Conversation {
     /// Checks the credentials for what the mechanism can carry; `nonce` is fresh randomness.
-    pub(super) fn new(sasl: &Sasl, nonce: [u8; 18]) -> Result<Self, SaslError> {
+    fn new(sasl: &Sasl, nonce: [u8; 18]) -> Result<Self, SaslError> {
         let (username, password) = (sasl.username.as_str(), sasl.password.expose());
         let state = match sasl.mechanism {
             SaslMechanism::Plain => plain(username, password).map(State::Plain),
@@ -37,7 +75,8 @@ impl Conversation {
     }
 
     /// What to send first.
-    pub(super) fn first(&self) -> Zeroizing<Vec<u8>> {
+    #[must_use]
+    pub fn first(&self) -> Zeroizing<Vec<u8>> {
         match &self.0 {
             State::Plain(message) => message.clone(),
             State::Scram(scram) => Zeroizing::new(scram.first()),
@@ -46,7 +85,10 @@ impl Conversation {
     }
 
     /// What to send after an answer; `None` when the conversation is done and the broker has proved what the mechanism lets it prove.
-    pub(super) async fn next(&mut self, answer: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, SaslError> {
+    ///
+    /// # Errors
+    /// What is wrong with the answer, or what the broker said in it.
+    pub async fn next(&mut self, answer: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, SaslError> {
         match std::mem::replace(&mut self.0, State::Done) {
             State::Plain(_) | State::Done => Ok(None),
             State::Scram(scram) => match scram.next(answer).await? {
@@ -60,8 +102,19 @@ impl Conversation {
     }
 }
 
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Conversation")
+    }
+}
+
+/// Arbitrary bytes as a broker's answers; for fuzzing. Panics never.
+pub fn fuzz_answer(answer: &[u8]) {
+    scram::fuzz(answer);
+}
+
 /// Kafka's name of a mechanism.
-pub(super) const fn name(mechanism: SaslMechanism) -> &'static str {
+const fn name(mechanism: SaslMechanism) -> &'static str {
     match mechanism {
         SaslMechanism::Plain => "PLAIN",
         SaslMechanism::ScramSha256 => "SCRAM-SHA-256",

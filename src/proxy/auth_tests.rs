@@ -1,0 +1,304 @@
+//! Auth offload over loopback: a broker that wants SASL, lets sessions last for a moment, and notes whoever breaks its rules.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut as _, BytesMut};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{
+    ApiVersionsResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslAuthenticateResponse,
+    SaslHandshakeResponse,
+};
+use kafka_protocol::protocol::{Decodable as _, Encodable, HeaderVersion, StrBytes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::rewrite::test_support::{frame, request};
+use super::rewriter::{Rewriter, RewriterHandle};
+use super::rewriter_tests::{Names, PATIENCE, read_frame, soon};
+use crate::config::{RewriteConfig, Sasl, SaslMechanism, Secret};
+use crate::kafka::api;
+use crate::lifecycle::Drain;
+use crate::net::{HostPort, SharedDial};
+
+/// What a broker saw.
+#[derive(Default)]
+struct Seen {
+    /// API key and correlation id of each request, connections mixed.
+    requests: Mutex<Vec<(i16, i32)>>,
+    authenticated: AtomicU64,
+    /// Rules of KIP-368 that were broken.
+    broken: Mutex<Vec<String>>,
+}
+
+/// A broker on which `srckey` with the password `right` may work for `lifetime` at a time.
+struct SaslBroker {
+    lifetime: Duration,
+    /// How long each answer takes.
+    pause: Duration,
+    seen: Arc<Seen>,
+}
+
+impl SaslBroker {
+    async fn start(self, names: &Names) -> Arc<Seen> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        names.set("b0.orange.example", listener.local_addr().expect("bound"));
+        let seen = Arc::clone(&self.seen);
+        let broker = Arc::new(self);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let broker = Arc::clone(&broker);
+                tokio::spawn(async move { broker.serve(socket).await });
+            }
+        });
+        seen
+    }
+
+    async fn serve(&self, mut socket: TcpStream) {
+        let mut session_end = None;
+        let mut conversing = false;
+        while let Some(body) = read_frame(&mut socket).await {
+            let key = i16::from_be_bytes([body[0], body[1]]);
+            let version = i16::from_be_bytes([body[2], body[3]]);
+            let id = i32::from_be_bytes([body[4], body[5], body[6], body[7]]);
+            self.seen.requests.lock().expect("no panic").push((key, id));
+            let broken = |what: &str| self.seen.broken.lock().expect("no panic").push(format!("{what}: API {key}"));
+            let answer = match key {
+                api::API_VERSIONS => versions(id, version),
+                api::SASL_HANDSHAKE => {
+                    conversing = true;
+                    answer(id, version, &SaslHandshakeResponse::default())
+                }
+                api::SASL_AUTHENTICATE => {
+                    if !conversing {
+                        broken("authenticate without handshake");
+                    }
+                    conversing = false;
+                    let mut bytes = bytes::Bytes::from(body).split_off(0);
+                    RequestHeader::decode(&mut bytes, SaslAuthenticateRequest::header_version(version))
+                        .expect("a header");
+                    let asked = SaslAuthenticateRequest::decode(&mut bytes, version).expect("a body");
+                    if &asked.auth_bytes[..] == b"\0srckey\0right" {
+                        self.seen.authenticated.fetch_add(1, Ordering::Relaxed);
+                        session_end = Some(Instant::now() + self.lifetime);
+                        let lifetime = i64::try_from(self.lifetime.as_millis()).expect("short");
+                        answer(id, version, &SaslAuthenticateResponse::default().with_session_lifetime_ms(lifetime))
+                    } else {
+                        let said = StrBytes::from_static_str("Invalid username or password");
+                        let no = SaslAuthenticateResponse::default().with_error_code(58).with_error_message(Some(said));
+                        let _ = socket.write_all(&answer(id, version, &no)).await;
+                        return;
+                    }
+                }
+                _ => {
+                    if conversing {
+                        broken("a request within the conversation");
+                    }
+                    if session_end.is_none_or(|end| end < Instant::now()) {
+                        broken("a request without a session");
+                        return;
+                    }
+                    tokio::time::sleep(self.pause).await;
+                    frame(&[&id.to_be_bytes()[..], b"echo"].concat())
+                }
+            };
+            if socket.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn answer<M: Encodable + HeaderVersion>(id: i32, version: i16, message: &M) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    out.put_i32(0);
+    let header = ResponseHeader::default().with_correlation_id(id);
+    header.encode(&mut out, M::header_version(version)).expect("a header");
+    message.encode(&mut out, version).expect("a body");
+    let length = i32::try_from(out.len() - 4).expect("short");
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    out.to_vec()
+}
+
+fn versions(id: i32, version: i16) -> Vec<u8> {
+    let offered = [(2, 1, 9), (17, 0, 1), (18, 0, 4), (36, 0, 2), (30_000, 0, 7)]
+        .map(|(key, min, max)| ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max));
+    answer(id, version, &ApiVersionsResponse::default().with_api_keys(offered.to_vec()))
+}
+
+struct Proxy {
+    address: std::net::SocketAddr,
+    handle: RewriterHandle,
+    drain: Drain,
+    _state: tempfile::TempDir,
+}
+
+impl Proxy {
+    fn start(names: Arc<Names>, password: &str, first_port: u16) -> Self {
+        let state = tempfile::tempdir().expect("a directory");
+        let config = RewriteConfig {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            advertise: "127.0.0.1".to_owned(),
+            ports: first_port..=first_port + 9,
+            upstream_tls: None,
+            auth: Some(Sasl {
+                mechanism: SaslMechanism::Plain,
+                username: "srckey".to_owned(),
+                password: Secret::new(password.to_owned()),
+            }),
+        };
+        let bootstrap = vec![HostPort::new("b0.orange.example", 9092).expect("a name")];
+        let dial: SharedDial = names;
+        let rewriter = Rewriter::bind(&config, "orange", bootstrap, dial, state.path()).expect("bound");
+        let (address, handle, drain) = (rewriter.local_addr(), rewriter.handle(), Drain::new());
+        drain.spawn(rewriter.run(drain.clone()));
+        Self { address, handle, drain, _state: state }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("connected")
+    }
+
+    async fn stop(self) {
+        assert!(self.drain.drain(PATIENCE).await, "drained in time");
+        let status = self.handle.status();
+        assert_eq!(status.connections_open, 0, "active = total - ended");
+    }
+}
+
+async fn started(lifetime: Duration, password: &str, first_port: u16) -> (Proxy, Arc<Seen>) {
+    let names = Arc::new(Names::default());
+    let broker = SaslBroker { lifetime, pause: Duration::from_millis(2), seen: Arc::default() };
+    let seen = broker.start(&names).await;
+    (Proxy::start(names, password, first_port), seen)
+}
+
+/// An ApiVersions request; up to version 2 its body is empty.
+fn ask_versions(id: i32) -> Vec<u8> {
+    let mut body = b"\0\x12\0\x02".to_vec();
+    body.extend(id.to_be_bytes());
+    body.extend(b"\0\x02me");
+    frame(&body)
+}
+
+#[tokio::test]
+async fn a_client_without_credentials_is_served_and_sees_no_sasl() {
+    let (proxy, seen) = started(Duration::from_secs(60), "right", 21_300).await;
+    let mut client = proxy.connect().await;
+    client.write_all(&ask_versions(1)).await.expect("written");
+    let body = soon("versions", read_frame(&mut client)).await.expect("an answer");
+    let mut bytes = bytes::Bytes::from(body).split_off(4);
+    let offered: ApiVersionsResponse = kafka_protocol::protocol::Decodable::decode(&mut bytes, 2).expect("a body");
+    let keys: Vec<i16> = offered.api_keys.iter().map(|api| api.api_key).collect();
+    assert_eq!(keys, [2, 18, 30_000]);
+    client.write_all(&request(2, 1, 2)).await.expect("written");
+    assert_eq!(soon("an answer", read_frame(&mut client)).await.expect("an answer")[4..], *b"echo");
+
+    // One that is set to SASL is told so, in its turn and without troubling the broker.
+    client.write_all(&[request(2, 1, 3), request(17, 1, 4), request(2, 1, 5)].concat()).await.expect("written");
+    assert_eq!(soon("an answer", read_frame(&mut client)).await.expect("an answer")[..4], 3_i32.to_be_bytes());
+    let refusal = soon("a refusal", read_frame(&mut client)).await.expect("an answer");
+    assert_eq!(refusal, [&4_i32.to_be_bytes()[..], &34_i16.to_be_bytes(), &0_i32.to_be_bytes()].concat());
+    assert_eq!(soon("an answer", read_frame(&mut client)).await.expect("an answer")[..4], 5_i32.to_be_bytes());
+
+    let first = i32::MIN;
+    assert_eq!(
+        *seen.requests.lock().expect("no panic"),
+        [(18, first), (17, first + 1), (36, first + 2), (18, 1), (2, 2), (2, 3), (2, 5)],
+        "ids of our own are below zero"
+    );
+    assert_eq!(proxy.handle.status().not_authenticated, None);
+    drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_client_as_a_kafka_error() {
+    let (proxy, seen) = started(Duration::from_secs(60), "wrong-secret", 21_310).await;
+    let mut client = proxy.connect().await;
+    client.write_all(&ask_versions(1)).await.expect("written");
+    let body = soon("a refusal", read_frame(&mut client)).await.expect("an answer");
+    assert_eq!(body[..6], [&1_i32.to_be_bytes()[..], &58_i16.to_be_bytes()].concat(), "SASL_AUTHENTICATION_FAILED");
+    assert_eq!(soon("an end", client.read(&mut [0])).await.expect("a clean one"), 0);
+
+    // An API without a form for it: the connection is cut.
+    let mut client = proxy.connect().await;
+    client.write_all(&request(2, 1, 2)).await.expect("written");
+    soon("a cut", client.read(&mut [0])).await.expect_err("a reset");
+
+    let status = proxy.handle.status();
+    assert_eq!(status.refused["authentication: refused by a broker"], 2);
+    let why = status.not_authenticated.expect("a reason");
+    assert_eq!(why, "b0.orange.example:9092 did not accept the PLAIN credentials: Invalid username or password");
+    assert!(!seen.requests.lock().expect("no panic").iter().any(|(_, id)| *id >= 0), "no client's request passed");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_are_renewed_under_load_without_losing_a_request() {
+    let (proxy, seen) = started(Duration::from_millis(1_300), "right", 21_320).await;
+    let client = proxy.connect().await;
+    let (mut reader, mut writer) = client.into_split();
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let stopped = Arc::clone(&stop);
+    // Up to twenty requests in flight, cut at odd places.
+    let room = Arc::new(tokio::sync::Semaphore::new(20));
+    let taken = Arc::clone(&room);
+    let sending = tokio::spawn(async move {
+        let mut id = 0;
+        loop {
+            tokio::select! {
+                () = stopped.notified() => return (id, writer),
+                room = taken.acquire() => room.expect("open").forget(),
+            }
+            let bytes = request(2, 1, id);
+            let (a, b) = bytes.split_at(usize::try_from(id).expect("positive") % bytes.len());
+            writer.write_all(a).await.expect("written");
+            tokio::task::yield_now().await;
+            writer.write_all(b).await.expect("written");
+            id += 1;
+        }
+    });
+    let mut answered = 0;
+    let renewed = || proxy.handle.status().reauthentications;
+    while renewed() < 2 {
+        let length = soon("an answer", reader.read_u32()).await.expect("never cut");
+        assert_eq!((length, soon("an id", reader.read_i32()).await.expect("never cut")), (8, answered));
+        reader.read_exact(&mut [0; 4]).await.expect("never cut");
+        answered += 1;
+        room.add_permits(1);
+    }
+    stop.notify_one();
+    let (sent, writer) = sending.await.expect("no panic");
+    while answered < sent {
+        let length = soon("an answer", reader.read_u32()).await.expect("never cut");
+        assert_eq!((length, reader.read_i32().await.expect("never cut")), (8, answered));
+        reader.read_exact(&mut [0; 4]).await.expect("never cut");
+        answered += 1;
+    }
+    assert_eq!(*seen.broken.lock().expect("no panic"), Vec::<String>::new());
+    assert!(seen.authenticated.load(Ordering::Relaxed) >= 3 && sent > 200, "{sent} requests");
+    drop((reader, writer));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_renewed_when_its_client_speaks_again() {
+    let (proxy, seen) = started(Duration::from_millis(1_200), "right", 21_330).await;
+    let mut client = proxy.connect().await;
+    client.write_all(&request(2, 1, 1)).await.expect("written");
+    soon("an answer", read_frame(&mut client)).await.expect("an answer");
+    // Used once, so it is renewed once; then it lies idle beyond its session's end.
+    while seen.authenticated.load(Ordering::Relaxed) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(seen.authenticated.load(Ordering::Relaxed), 2, "idle");
+    client.write_all(&request(2, 1, 2)).await.expect("written");
+    soon("an answer", read_frame(&mut client)).await.expect("an answer");
+    assert_eq!((seen.authenticated.load(Ordering::Relaxed), proxy.handle.status().reauthentications), (3, 2));
+    assert_eq!(*seen.broken.lock().expect("no panic"), Vec::<String>::new());
+    drop(client);
+    proxy.stop().await;
+}
