@@ -8,6 +8,7 @@ use linkspan::config::{self, ConfigErrors, Env, Secret, SecretFile, setenv};
 use linkspan::net::HostPort;
 use linkspan::proxy::names::dns::{Answer, Examined, Transport, examine};
 use linkspan::proxy::names::sni;
+use linkspan::replicator::decide::offset_map::{self, Chunk, Found, Loader};
 use linkspan::replicator::decide::progress::{Key, Progress};
 
 /// One target.
@@ -41,6 +42,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("setenv", set_env, (1 << 20, 2000)),
     target("host-port", host_port, (4 << 10, 8)),
     target("progress", progress, (4 << 10, 8)),
+    target("offset-map", offset_map, (16 << 10, 16)),
 ];
 
 fn frames(data: &[u8]) {
@@ -152,4 +154,28 @@ fn progress(data: &[u8]) {
     if let Ok(key) = Key::decode(data) {
         assert_eq!(Key::decode(&key.encode()), Ok(key));
     }
+}
+
+/// What is read is written so that it is read again as the same, and a map made of it answers.
+fn offset_map(data: &[u8]) {
+    if let Ok(key) = offset_map::Key::decode(data) {
+        assert_eq!(offset_map::Key::decode(&key.encode()), Ok(key));
+    }
+    let Ok((chunk, about)) = Chunk::decode(data) else { return };
+    assert_eq!(Chunk::decode(&chunk.encode(&about)), Ok((chunk.clone(), about)));
+    // Twice, as if the second followed the first: mostly it does not fit.
+    let mut loader = Loader::default();
+    for number in [about.first, about.first.saturating_add(1)] {
+        loader.take(number, i64::from(number), Some(data)).expect("it was read before");
+    }
+    let mut map = loader.finish().expect("it has a chunk");
+    for segment in chunk.segments.iter().take(8) {
+        for offset in [segment.source, segment.source.saturating_sub(1), i64::MAX] {
+            assert!(!matches!(map.target_of(offset), Found::Empty), "a map with a segment is not empty");
+            let _ = map.source_of(offset);
+        }
+    }
+    map.add(chunk.next.saturating_add(3) >> 1, 5, 1);
+    map.prune(chunk.target);
+    assert!(!map.changes().is_empty());
 }

@@ -16,6 +16,7 @@ use super::decide::plan::Rules;
 use super::decide::select::{SelectError, Selection};
 use super::fetch::FetchDesk;
 use super::lane::Lane;
+use super::offsets::Offsets;
 use super::shared::{LaneKey, SLOTS, Shared, TopicEntry, now_ms};
 use super::status::{FlowState, FlowStatus, Reason, TroubleCode};
 use super::store::{Known, Store};
@@ -121,15 +122,25 @@ impl Flow {
     pub async fn run(self, drain: Drain) {
         let Self { shared, rules, replication_factor, refresh } = self;
         let store = Arc::new(Store::new(&shared, replication_factor));
+        let offsets = Arc::new(Offsets::new(&shared, replication_factor));
         let known = tokio::select! {
             () = drain.draining() => None,
-            known = read(&shared, &store) => Some(known),
+            known = read(&shared, &store, &offsets) => Some(known),
         };
         if let Some(known) = known {
             let topics = Topics::default();
             let (tasks, adoption, leaving) = (JoinSet::new(), Adoption::default(), HashSet::new());
-            let supervisor =
-                Supervisor { shared: Arc::clone(&shared), store, rules, known, topics, tasks, adoption, leaving };
+            let supervisor = Supervisor {
+                shared: Arc::clone(&shared),
+                store,
+                offsets,
+                rules,
+                known,
+                topics,
+                tasks,
+                adoption,
+                leaving,
+            };
             supervisor.run(refresh, &drain).await;
         }
         shared.board().state = FlowState::Stopped;
@@ -137,15 +148,23 @@ impl Flow {
 }
 
 /// Reads progress, for as long as it takes.
-async fn read(shared: &Shared, store: &Store) -> Known {
+async fn read(shared: &Shared, store: &Store, offsets: &Offsets) -> Known {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
-        match store.read().await {
-            Ok(known) => {
-                tracing::info!(flow = %shared.name, partitions = known.len(), "progress read");
+        let maps = offsets.read(shared).await;
+        match (store.read().await, maps) {
+            (Ok(known), Ok(maps)) => {
+                tracing::info!(flow = %shared.name, partitions = known.len(), maps = maps.len(), "progress read");
+                shared.remember(maps);
                 return known;
             }
-            Err(error) => shared.complain("progress", &error.to_string()),
+            // Copying goes without maps; groups then say what is missing.
+            (Ok(known), Err(error)) if !error.is_retriable() => {
+                shared.complain("offset map", &error.to_string());
+                return known;
+            }
+            (Ok(_), Err(error)) => shared.complain("offset map", &error.to_string()),
+            (Err(error), _) => shared.complain("progress", &error.to_string()),
         }
         tokio::time::sleep(backoff.next(u32::MAX / 2)).await;
     }
@@ -155,6 +174,7 @@ async fn read(shared: &Shared, store: &Store) -> Known {
 struct Supervisor {
     shared: Arc<Shared>,
     store: Arc<Store>,
+    offsets: Arc<Offsets>,
     rules: Rules,
     known: Known,
     topics: Topics,
@@ -166,7 +186,8 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(mut self, refresh: Duration, drain: &Drain) {
-        self.tasks.spawn(save(Arc::clone(&self.shared), Arc::clone(&self.store)));
+        self.tasks.spawn(save(Arc::clone(&self.shared), Arc::clone(&self.store), Arc::clone(&self.offsets)));
+        self.tasks.spawn(Arc::clone(&self.offsets).keep(Arc::clone(&self.shared)));
         let mut backoff = Backoff::new(LEAST_REFRESH, Duration::from_secs(10));
         while !drain.is_draining() {
             let pause = tokio::select! {
@@ -210,7 +231,7 @@ impl Supervisor {
             tracing::warn!(flow = %self.shared.name, "appends under way were not answered in time; they may be repeated");
         }
         self.tasks.abort_all();
-        match tokio::time::timeout(LAST_APPENDS, self.store.save(&self.shared)).await {
+        match tokio::time::timeout(LAST_APPENDS, self.store.save(&self.shared, &self.offsets)).await {
             Ok(Ok(_)) => tracing::info!(flow = %self.shared.name, "progress written, flow stopped"),
             Ok(Err(error)) => self.shared.complain("progress", &error.to_string()),
             Err(_) => self.shared.complain("progress", "not written in time"),
@@ -340,7 +361,7 @@ impl Supervisor {
 }
 
 /// Writes progress while something moves, and keeps samples for rates.
-async fn save(shared: Arc<Shared>, store: Arc<Store>) {
+async fn save(shared: Arc<Shared>, store: Arc<Store>, offsets: Arc<Offsets>) {
     let mut tick = tokio::time::interval(SAVE_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -349,7 +370,7 @@ async fn save(shared: Arc<Shared>, store: Arc<Store>) {
             _ = tick.tick() => {}
         }
         super::show::sample(&shared);
-        match store.save(&shared).await {
+        match store.save(&shared, &offsets).await {
             Ok(0) => {}
             Ok(_) => shared.board().last_progress_ms = Some(now_ms()),
             Err(error) => shared.complain("progress", &error.to_string()),

@@ -6,6 +6,7 @@
 
 mod append;
 mod fetch;
+mod offsets;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use bytes::Bytes;
 
 use super::budget::Hold;
+use super::decide::offset_map::{Recorder, Runs};
 use super::decide::progress::Progress;
 use super::decide::{TopicId, batches};
 use super::status::{Reason, TroubleCode};
@@ -70,6 +72,8 @@ struct State {
     pending: Option<Prepared>,
     in_flight: bool,
     acked: Progress,
+    /// Where the records of what was acknowledged lie.
+    offsets: Recorder,
     /// What the progress topic says, to see whether it is to be written.
     stored: Option<(i64, i64, i32)>,
     /// Newest time in the last acknowledged batch.
@@ -91,6 +95,8 @@ pub(super) struct Counts {
 #[derive(Debug)]
 struct Item {
     batch: RawBatch,
+    /// Offsets of its records at the source.
+    runs: Runs,
     next_offset: i64,
     leader_epoch: i32,
     rewritten: bool,
@@ -102,6 +108,8 @@ struct Item {
 struct Prepared {
     header: [u8; HEADER_LEN],
     payload: Bytes,
+    /// Offsets of its records at the source.
+    runs: Runs,
     count: i32,
     next_offset: i64,
     leader_epoch: i32,
@@ -196,6 +204,7 @@ impl Lane {
             pending: None,
             in_flight: false,
             acked: Progress::default(),
+            offsets: Recorder::new(),
             stored: None,
             acked_time: -1,
             fetch_trouble: Trouble::new(),
@@ -276,7 +285,12 @@ impl Lane {
     /// Begins, or begins again.
     pub(super) fn adopt(&self, adopted: Adopted) {
         let mut state = self.lock();
+        if state.begun {
+            let next = state.acked.next_offset;
+            state.offsets.know(next);
+        }
         state.acked = adopted.progress;
+        state.offsets.begin(&adopted.progress);
         state.skip = adopted.skip;
         state.source_end = adopted.source_end;
         state.rewind();
@@ -300,10 +314,12 @@ impl Lane {
         let _ = self.lock().append_trouble.note(code, text, now);
     }
 
-    /// Progress that the progress topic does not have yet.
+    /// Progress that the progress topic does not have yet. None while the place of records is looked for: what stands in the topic
+    /// then still leads to them.
     pub(super) fn unstored(&self) -> Option<Progress> {
         let state = self.lock();
-        (state.adopted && state.stored != Some(mark(&state.acked))).then_some(state.acked)
+        let known = state.offsets.unplaced().is_none();
+        (state.adopted && known && state.stored != Some(mark(&state.acked))).then_some(state.acked)
     }
 
     /// The progress topic has this.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::append::AppendDesk;
 use super::cluster::Cluster;
+use super::decide::offset_map::OffsetMap;
 use super::fetch::FetchDesk;
 use super::lane::Lane;
 use super::status::{FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason};
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     /// Nothing new is fetched or appended.
     pub(super) stop: CancellationToken,
     lanes: Mutex<BTreeMap<LaneKey, Arc<Lane>>>,
+    /// Offset maps of partitions that have no lane.
+    maps: Mutex<HashMap<LaneKey, OffsetMap>>,
     fetchers: Mutex<HashMap<(i32, u16), Arc<FetchDesk>>>,
     appenders: Mutex<HashMap<(i32, u16), Arc<AppendDesk>>>,
     /// Number of fetchers, without the lock.
@@ -102,6 +105,7 @@ impl Shared {
             refresh: Notify::new(),
             stop: CancellationToken::new(),
             lanes: Mutex::default(),
+            maps: Mutex::default(),
             fetchers: Mutex::default(),
             appenders: Mutex::default(),
             fetcher_count: AtomicUsize::new(0),
@@ -119,14 +123,26 @@ impl Shared {
         lock(&self.lanes).clone()
     }
 
+    /// Offset maps that lanes begin with.
+    pub(super) fn remember(&self, maps: HashMap<LaneKey, OffsetMap>) {
+        *lock(&self.maps) = maps;
+    }
+
     pub(super) fn add_lane(&self, lane: &Arc<Lane>) {
-        lock(&self.lanes).insert((Arc::clone(&lane.source), lane.partition), Arc::clone(lane));
+        let key = (Arc::clone(&lane.source), lane.partition);
+        if let Some(map) = lock(&self.maps).remove(&key) {
+            lane.remember(map);
+        }
+        lock(&self.lanes).insert(key, Arc::clone(lane));
     }
 
     /// Takes a lane out; its counts stay in the flow's.
     pub(super) fn remove_lane(&self, key: &LaneKey) {
         if let Some(lane) = lock(&self.lanes).remove(key) {
             lane.stop();
+            if let Some(map) = lane.offset_map() {
+                lock(&self.maps).insert(key.clone(), map);
+            }
             let counts = lane.status().counts;
             let past = &mut self.board().past;
             past.records += counts.records;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::decide::offset_map::{self, Found, Loader, OffsetMap};
 use super::decide::position::Event;
 use super::decide::progress::TOPIC;
 use super::fake::Fake;
 use super::*;
 use crate::client::{AbortedTransaction, KafkaError};
 use crate::config::FlowConfig;
-use crate::kafka::batch::{Codec, HEADER_LEN, Record};
+use crate::kafka::batch::{Codec, HEADER_LEN, Limits, Record, decode};
 use crate::lifecycle::Drain;
 
 fn config() -> FlowConfig {
@@ -124,6 +125,8 @@ async fn torture(seed: u64, tells_producers: bool) -> (Arc<Fake>, Arc<Fake>) {
         for (topic, partition) in [("t1", 0), ("t1", 1), ("t2", 0)] {
             source.fill(topic, partition, new..new + 150, 3 + seed as i64 * 11 % 90, Codec::None);
         }
+        // A marker: from here on source and target differ by one more.
+        source.append("t1", 0, &[Record::new(0, 0, None, Some(b""), &[])], |bytes| bytes[22] |= 0x20);
         let run = tokio::spawn(flow(&source, &target).run(Drain::new()));
         // Killed after some records of this round, whatever phase that is.
         let end = |fake: &Fake| fake.state().topics.get("t1.copy").map_or(0, |topic| topic.partitions[0].end);
@@ -144,16 +147,58 @@ async fn torture(seed: u64, tells_producers: bool) -> (Arc<Fake>, Arc<Fake>) {
     }
     assert!(!large || midway >= 3, "{midway} kills were in the middle of a copy");
     (source.state().faults, target.state().faults) = (0, 0);
-    run_until(flow(&source, &target), |status| status.topics.len() == 2 && caught_up(0)(status)).await;
+    let mut settled = 0;
+    run_until(flow(&source, &target), |status| {
+        // Records of an earlier run are placed within a second.
+        settled += u32::from(status.topics.len() == 2 && caught_up(0)(status));
+        settled > 60
+    })
+    .await;
     (source, target)
+}
+
+/// Offsets and values of the records of a partition, markers left out.
+fn placed(fake: &Fake, topic: &str, partition: usize) -> Vec<(i64, Vec<u8>)> {
+    let mut state = fake.state();
+    let batches = state.log(topic, partition).batches.iter();
+    let data = batches.filter(|batch| !batch.header().is_some_and(|header| header.is_control()));
+    let records = data.flat_map(|batch| decode(batch, Limits::default()).expect("stored batches are whole"));
+    records.map(|record| (record.offset, record.value().unwrap_or_default().to_vec())).collect()
+}
+
+/// The offset map of a partition as it stands in its topic.
+fn stored_map(target: &Fake, topic: &str, partition: i32) -> OffsetMap {
+    let mut loader = Loader::default();
+    for batch in &target.state().log(offset_map::TOPIC, 0).batches {
+        for record in decode(batch, Limits::default()).expect("stored batches are whole") {
+            let key = offset_map::Key::decode(&record.key().expect("a key")).expect("a key of a map");
+            if (&*key.of.topic, key.of.partition) == (topic, partition) {
+                loader.take(key.number, record.offset, record.value().as_deref()).expect("a chunk");
+            }
+        }
+    }
+    loader.finish().expect("a map")
+}
+
+/// The stored map leads from each record of the source to its first copy, and back.
+fn assert_mapped(source: &Fake, target: &Fake, topic: &str, partition: i32) {
+    let map = stored_map(target, topic, partition);
+    let copies = placed(target, &format!("{topic}.copy"), partition as usize);
+    for (offset, value) in placed(source, topic, partition as usize) {
+        let copy = copies.iter().find(|copy| copy.1 == value).expect("it was copied").0;
+        assert_eq!(map.target_of(offset), Found::At(copy), "{topic}-{partition}, offset {offset}");
+        assert_eq!(map.source_of(copy), Found::At(offset), "{topic}-{partition}, copy {copy}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_repeated_or_reordered_by_kills_faults_and_leader_moves() {
     for seed in 0..4 {
-        let (_, target) = torture(seed, true).await;
-        for (topic, partition) in [("t1.copy", 0), ("t1.copy", 1), ("t2.copy", 0)] {
-            assert_eq!(target.values(topic, partition), numbers(0..2_000), "{topic} {partition}, seed {seed}");
+        let (source, target) = torture(seed, true).await;
+        for (topic, partition) in [("t1", 0), ("t1", 1), ("t2", 0)] {
+            let copy = format!("{topic}.copy");
+            assert_eq!(target.values(&copy, partition), numbers(0..2_000), "{topic} {partition}, seed {seed}");
+            assert_mapped(&source, &target, topic, partition as i32);
         }
     }
 }

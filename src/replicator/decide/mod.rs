@@ -6,6 +6,7 @@
 
 pub mod batches;
 pub mod naming;
+pub mod offset_map;
 pub mod plan;
 pub mod position;
 pub mod progress;

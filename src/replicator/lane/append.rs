@@ -9,6 +9,7 @@ use super::{Lane, Prepared, State};
 use crate::client::{ClientError, KafkaError, PartitionBatch, ProduceOutcome, TopicId};
 use crate::kafka::batch::{Codec, Header, Limits, decode, encode_one, patch};
 use crate::replicator::decide::batches::{self, Waiting};
+use crate::replicator::decide::offset_map::Runs;
 use crate::replicator::status::TroubleCode;
 
 /// What an appender does next with a lane.
@@ -109,6 +110,7 @@ impl State {
         Some(Prepared {
             header,
             payload: item.batch.payload(),
+            runs: item.runs,
             count: parsed.count,
             next_offset: item.next_offset,
             leader_epoch: item.leader_epoch,
@@ -133,9 +135,10 @@ impl State {
         if encoded.len() > self.rules.target_max_bytes {
             return None;
         }
-        let mut last = None;
+        let (mut last, mut runs) = (None, Runs::default());
         for item in self.queue.drain(..crowd) {
             self.queued_bytes -= item.batch.bytes().len();
+            runs.append(&item.runs);
             last = Some(item);
         }
         let last = last?;
@@ -143,6 +146,7 @@ impl State {
         Some(Prepared {
             header: encoded.header,
             payload: encoded.payload,
+            runs,
             count: encoded.count,
             next_offset: last.next_offset,
             leader_epoch: last.leader_epoch,
@@ -155,6 +159,7 @@ impl State {
     fn acknowledge(&mut self, base_offset: i64) {
         let Some(done) = self.pending.take() else { return };
         let count = done.count.unsigned_abs();
+        self.offsets.acknowledged(done.runs, base_offset, self.acked.next_sequence);
         self.acked.next_offset = done.next_offset;
         self.acked.leader_epoch = done.leader_epoch;
         self.acked.next_sequence = super::later(self.acked.next_sequence, u64::from(count));

@@ -7,6 +7,7 @@ use super::{Hold, Item, Lane, State};
 use crate::client::{ClientError, FetchPartition, FetchedPartition, KafkaError, TopicId};
 use crate::kafka::batch::{BatchError, Limits, Patch, RawBatch, decode, encode, split};
 use crate::replicator::decide::batches::{self, Aborted, Choice};
+use crate::replicator::decide::offset_map::Runs;
 use crate::replicator::decide::position::Start;
 use crate::replicator::status::TroubleCode;
 
@@ -194,10 +195,12 @@ impl State {
             Choice::Drop(_) => self.advance(next),
             Choice::Pass if !self.open_next && self.skip == 0 => {
                 let epoch = epoch_of(&batch);
-                self.push(batch, next, epoch, false, Arc::clone(hold));
+                let runs = dense(&batch);
+                self.push(batch, runs, next, epoch, false, Arc::clone(hold));
             }
             Choice::Pass if !self.open_next && self.skip >= u64::from(count) => {
                 self.skip -= u64::from(count);
+                self.offsets.skipped(dense(&batch), self.acked.next_sequence);
                 self.acked.next_sequence = super::later(self.acked.next_sequence, u64::from(count));
                 self.advance(next);
             }
@@ -217,6 +220,7 @@ impl State {
         let codec = batches::codec(batch, &self.rules);
         let encoded = encode(&fresh, codec, self.rules.target_max_bytes, Patch::NO_PRODUCER)?;
         self.skip -= known as u64;
+        self.offsets.skipped(Runs::of(records.iter().map(|record| record.offset)), self.acked.next_sequence);
         self.acked.next_sequence = super::later(self.acked.next_sequence, known as u64);
         let Some(first) = fresh.first() else {
             self.advance(next);
@@ -227,20 +231,35 @@ impl State {
             self.advance(first.offset);
         }
         let last = encoded.len().saturating_sub(1);
+        let mut offsets = fresh.iter().map(|record| record.offset);
         for (index, encoded) in encoded.into_iter().enumerate() {
             let next = if index == last { next } else { encoded.last_offset + 1 };
+            let runs = Runs::of(offsets.by_ref().take(usize::try_from(encoded.count).unwrap_or(0)));
             let bytes = encoded.to_bytes();
             let copy = hold.another(bytes.len());
             let written = split(bytes.into()).next().and_then(Result::ok).expect("what was just written is a batch");
-            self.push(written, next, epoch_of(batch), true, copy);
+            self.push(written, runs, next, epoch_of(batch), true, copy);
         }
         Ok(())
     }
 
-    fn push(&mut self, batch: RawBatch, next_offset: i64, leader_epoch: i32, rewritten: bool, hold: Arc<Hold>) {
+    fn push(
+        &mut self,
+        batch: RawBatch,
+        runs: Runs,
+        next_offset: i64,
+        leader_epoch: i32,
+        rewritten: bool,
+        hold: Arc<Hold>,
+    ) {
         self.queued_bytes += batch.bytes().len();
-        self.queue.push_back(Item { batch, next_offset, leader_epoch, rewritten, hold });
+        self.queue.push_back(Item { batch, runs, next_offset, leader_epoch, rewritten, hold });
     }
+}
+
+/// Offsets of a batch that passes as it is.
+fn dense(batch: &RawBatch) -> Runs {
+    Runs::dense(batch.offset(), batch.header().map_or(0, |header| header.count))
 }
 
 fn epoch_of(batch: &RawBatch) -> i32 {
