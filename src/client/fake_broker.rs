@@ -73,7 +73,7 @@ impl FakeBroker {
 }
 
 pub(super) fn credentials(mechanism: SaslMechanism, password: &str) -> Sasl {
-    Sasl { mechanism, username: "user".into(), password: Secret::new(password.into()) }
+    Sasl::Password { mechanism, username: "user".into(), password: Secret::new(password.into()) }
 }
 
 impl Guest {

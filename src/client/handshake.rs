@@ -104,7 +104,7 @@ impl Login {
             let offered = answer.mechanisms.iter().map(|offered| offered.as_str()).collect::<Vec<_>>();
             return Err(self.refused(refused_mechanism(error, &offered)));
         }
-        let mut conversation = credentials.begin().map_err(|error| self.sasl(&error))?;
+        let mut conversation = credentials.begin(&self.broker).await.map_err(|error| self.sasl(&error))?;
         let mut message = conversation.first();
         for _ in 0..MAX_ROUNDS {
             let token = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(&message));

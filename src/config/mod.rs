@@ -80,18 +80,83 @@ pub struct TlsClient {
     pub verify_hostname: bool,
 }
 
-/// SASL credentials.
+/// SASL credentials, by mechanism.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sasl {
-    /// The mechanism.
-    pub mechanism: SaslMechanism,
-    /// The user or API key.
-    pub username: String,
-    /// The password or API secret.
-    pub password: Secret,
+pub enum Sasl {
+    /// PLAIN and SCRAM.
+    Password {
+        /// Which.
+        mechanism: SaslMechanism,
+        /// The user or API key.
+        username: String,
+        /// The password or API secret.
+        password: Secret,
+    },
+    /// OAUTHBEARER.
+    OauthBearer(OauthBearer),
+    /// AWS_MSK_IAM.
+    AwsMskIam(AwsMskIam),
 }
 
-/// SASL mechanisms that the client speaks.
+impl Sasl {
+    /// Kafka's name of the mechanism.
+    #[must_use]
+    pub const fn mechanism(&self) -> &'static str {
+        match self {
+            Self::Password { mechanism: SaslMechanism::Plain, .. } => "PLAIN",
+            Self::Password { mechanism: SaslMechanism::ScramSha256, .. } => "SCRAM-SHA-256",
+            Self::Password { mechanism: SaslMechanism::ScramSha512, .. } => "SCRAM-SHA-512",
+            Self::OauthBearer(_) => "OAUTHBEARER",
+            Self::AwsMskIam(_) => "AWS_MSK_IAM",
+        }
+    }
+}
+
+/// A bearer token, and what is said beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OauthBearer {
+    /// Where tokens come from.
+    pub origin: TokenOrigin,
+    /// SASL extensions (KIP-342), such as a logical cluster; names of letters, values without control characters.
+    pub extensions: Vec<(String, String)>,
+}
+
+/// Where bearer tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// A file that somebody else keeps fresh; read for each conversation.
+    File(PathBuf),
+    /// An identity provider, by client credentials.
+    Endpoint(TokenEndpoint),
+}
+
+/// An identity provider (RFC 6749 section 4.4), dialled from this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEndpoint {
+    /// `https` anywhere, `http` on this host only.
+    pub url: String,
+    /// This client's id there.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: Secret,
+    /// What is asked for, where the provider wants it said.
+    pub scope: Option<String>,
+    /// For whom, where the provider wants it said.
+    pub audience: Option<String>,
+    /// PEM bundle of the provider's CA; `None` for the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// IAM credentials as AWS's own tools find them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsMskIam {
+    /// The region, where the brokers' names do not tell it.
+    pub region: Option<String>,
+    /// A profile of `~/.aws`, instead of the usual chain.
+    pub profile: Option<String>,
+}
+
+/// SASL mechanisms that prove a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaslMechanism {

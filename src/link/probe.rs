@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::client::{BrokerView, ClientError, ClientSettings, ClusterClient};
-use crate::config::{ClusterConfig, SaslMechanism, Security, TunnelConfig};
+use crate::config::{ClusterConfig, Security, TunnelConfig};
 use crate::control::facts::{Attempt, BrokerFact, ClusterFound, ClusterProbe, Failure, Handshake, Step};
 use crate::net::tls::TlsError;
 use crate::net::{BoxFuture, BoxStream, Dial, DialError, HostPort, SharedDial};
@@ -86,7 +86,7 @@ impl ClusterVisit {
             return found;
         };
         found.tls = security.tls.is_some();
-        found.sasl = security.sasl.as_ref().map(|sasl| mechanism(sasl.mechanism).to_owned());
+        found.sasl = security.sasl.as_ref().map(|sasl| sasl.mechanism().to_owned());
         let tries = self.bootstrap().map(|target| Box::pin(self.ask(target, security)) as BoxFuture<'_, _>).collect();
         let tries: Vec<(Attempt, Option<Answered>)> = side_by_side(tries).await;
         let mut answered = None;
@@ -229,15 +229,6 @@ fn dial_failure(error: &DialError) -> Failure {
         DialError::TunnelDown { .. } => Step::Tunnel,
     };
     Failure { step, detail: error.to_string() }
-}
-
-/// As Kafka spells it.
-const fn mechanism(mechanism: SaslMechanism) -> &'static str {
-    match mechanism {
-        SaslMechanism::Plain => "PLAIN",
-        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
-        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
-    }
 }
 
 fn micros(since: Instant) -> u64 {

@@ -6,6 +6,7 @@
 pub mod copy;
 pub mod files;
 mod host_port;
+pub mod http;
 pub mod pool;
 pub mod tcp;
 pub mod tls;

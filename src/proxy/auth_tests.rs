@@ -142,7 +142,7 @@ impl Proxy {
             advertise: "127.0.0.1".to_owned(),
             ports: first_port..=first_port + 9,
             upstream_tls: None,
-            auth: Some(Sasl {
+            auth: Some(Sasl::Password {
                 mechanism: SaslMechanism::Plain,
                 username: "srckey".to_owned(),
                 password: Secret::new(password.to_owned()),

@@ -100,7 +100,7 @@ impl Login {
             return Err(self.refused(refused_mechanism(&answer)));
         }
         let credentials = |error| LoginError::Credentials { broker: self.broker.clone(), mechanism, error };
-        let mut conversation = self.authenticator.begin().map_err(credentials)?;
+        let mut conversation = self.authenticator.begin(&self.broker).await.map_err(credentials)?;
         let mut message = conversation.first();
         for _ in 0..MAX_ROUNDS {
             let request = Zeroizing::new(wire::authenticate_request(version, self.id(), CLIENT_ID, &message));

@@ -1,7 +1,7 @@
 //! Clients without any credentials use orange's brokers: the proxy authenticates for them, on a listener whose sessions last 5 s.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::bed::{Bed, Endpoint, Side, TOPICS, finish_records};
 use crate::config::Link;
@@ -97,6 +97,32 @@ fn offload_renews_sessions_under_load_without_one_disconnect() {
     // Nine connections at least (three clients, three brokers), a dozen renewals of each.
     assert!(renewals >= 9 * (UNDER_LOAD / 5 - 2), "{renewals} renewals");
     assert_eq!(status["proxy"]["refused"], serde_json::json!({}), "{status:#}");
+}
+
+/// A token as the bed's brokers take it: unsigned.
+#[test]
+fn offload_with_a_bearer_token_of_a_file() {
+    use base64::Engine as _;
+    let bed = Bed::get();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let part = |json: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
+    let claims = format!("{{\"sub\":\"srckey\",\"iat\":{},\"exp\":{}}}", now - 10, now + 3600);
+    let token = bed.dir.join("token");
+    fs::write(&token, format!("{}.{}.\n", part("{\"alg\":\"none\"}".into()), part(claims))).unwrap();
+    let auth = format!("{{ mechanism = \"OAUTHBEARER\", token_file = \"{}\" }}", token.display());
+    let (_orange, grape) = start(&auth, SCRAM);
+    everything_works(&plain_client(), "offload.bearer");
+    let status = grape.status().expect("a status");
+    assert_eq!(status["proxy"]["refused"], serde_json::json!({}), "{status:#}");
+
+    // The file is read for each connection: what stands in it now is refused.
+    fs::write(&token, "bm90IGE.dG9rZW4.").unwrap();
+    let client = plain_client();
+    let java = client.java.to_str().unwrap();
+    let listed =
+        bed.tool(Side::Grape, TOPICS, &["--bootstrap-server", client.bootstrap, "--command-config", java, "--list"]);
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(!listed.status.success() && said.contains("SASL_AUTHENTICATION_FAILED"), "{said}");
 }
 
 #[test]

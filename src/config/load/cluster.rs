@@ -2,7 +2,10 @@
 
 use super::super::error::{ErrorCode, looks_like_variable};
 use super::super::raw::{Node, Reader, Section};
-use super::super::{ClusterConfig, Origin, Sasl, SaslMechanism, Secret, Security, Setting, TlsClient, value};
+use super::super::{
+    AwsMskIam, ClusterConfig, OauthBearer, Origin, Sasl, SaslMechanism, Secret, Security, Setting, TlsClient,
+    TokenEndpoint, TokenOrigin, value,
+};
 use super::file;
 
 pub(super) const CLUSTER: &[&str] = &["cluster", "bootstrap", "security"];
@@ -13,15 +16,58 @@ pub(super) const SECURITY: &[&str] = &[
     "username_env",
     "password_file",
     "password_env",
+    "token_endpoint",
+    "token_file",
+    "client_id",
+    "client_secret_file",
+    "client_secret_env",
+    "scope",
+    "audience",
+    "token_ca_file",
+    "extensions",
+    "region",
+    "profile",
     "ca_file",
     "cert_file",
     "key_file",
     "verify_hostname",
 ];
-pub(super) const SASL_KEYS: &[&str] = &["mechanism", "username", "username_env", "password_file", "password_env"];
+pub(super) const SASL_KEYS: &[&str] = &[
+    "mechanism",
+    "username",
+    "username_env",
+    "password_file",
+    "password_env",
+    "token_endpoint",
+    "token_file",
+    "client_id",
+    "client_secret_file",
+    "client_secret_env",
+    "scope",
+    "audience",
+    "token_ca_file",
+    "extensions",
+    "region",
+    "profile",
+];
+const PASSWORD_KEYS: &[&str] = &["username", "username_env", "password_file", "password_env"];
+const OAUTH_KEYS: &[&str] = &[
+    "token_endpoint",
+    "token_file",
+    "client_id",
+    "client_secret_file",
+    "client_secret_env",
+    "scope",
+    "audience",
+    "token_ca_file",
+    "extensions",
+];
+const ENDPOINT_KEYS: &[&str] =
+    &["client_id", "client_secret_file", "client_secret_env", "scope", "audience", "token_ca_file"];
+const IAM_KEYS: &[&str] = &["region", "profile"];
 const TLS_KEYS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
 const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
-const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"];
 
 /// Reads `[local]` or `[peer]`. `password_override` is the variable that wins over the file's password.
 pub(super) fn read(
@@ -119,29 +165,136 @@ pub(super) fn sasl(reader: &mut Reader<'_>, section: &Section<'_>, password_over
     let mechanism = match section.get("mechanism") {
         None => {
             reader.default(section.key_path("mechanism"), "\"PLAIN\"");
-            Some(SaslMechanism::Plain)
+            "PLAIN"
         }
-        Some(node) => node.word(reader, MECHANISMS).map(|index| match MECHANISMS[index] {
-            "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
-            "SCRAM-SHA-512" => SaslMechanism::ScramSha512,
-            _ => SaslMechanism::Plain,
-        }),
+        Some(node) => MECHANISMS[node.word(reader, MECHANISMS)?],
     };
-    let username = match section.one_of(reader, &["username", "username_env"], false) {
-        Some(("username_env", node)) => variable(reader, &node),
-        Some((_, node)) => {
-            let name = node.text(reader, "the user or API key");
-            name.and_then(|name| {
-                if name.is_empty() {
-                    reader.report(ErrorCode::Invalid, &node.at, "this user name is empty", "the user or API key");
-                }
-                (!name.is_empty()).then(|| name.to_owned())
-            })
+    for (others, keys) in [("PLAIN", PASSWORD_KEYS), ("OAUTHBEARER", OAUTH_KEYS), ("AWS_MSK_IAM", IAM_KEYS)] {
+        if others != family(mechanism) {
+            section.unused(reader, keys, &format!("it belongs to another mechanism than {mechanism}"));
         }
-        None => None,
+    }
+    match mechanism {
+        "OAUTHBEARER" => oauth(reader, section, password_override).map(Sasl::OauthBearer),
+        "AWS_MSK_IAM" => {
+            let region = optional_word(reader, section, "region", "an AWS region, for example \"eu-west-1\"");
+            let profile = optional_word(reader, section, "profile", "a profile of ~/.aws/credentials or ~/.aws/config");
+            Some(Sasl::AwsMskIam(AwsMskIam { region: region?, profile: profile? }))
+        }
+        _ => {
+            let mechanism = match mechanism {
+                "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
+                "SCRAM-SHA-512" => SaslMechanism::ScramSha512,
+                _ => SaslMechanism::Plain,
+            };
+            let username = named(reader, section, "username", "username_env", "the user or API key");
+            let password = secret(reader, section, "password_file", "password_env", password_override);
+            Some(Sasl::Password { mechanism, username: username?, password: password? })
+        }
+    }
+}
+
+/// The mechanism that stands for all with the same keys.
+fn family(mechanism: &'static str) -> &'static str {
+    if mechanism.starts_with("SCRAM") { "PLAIN" } else { mechanism }
+}
+
+/// A text, or the variable that holds it.
+fn named(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &'static str,
+    env_key: &'static str,
+    what: &str,
+) -> Option<String> {
+    match section.one_of(reader, &[key, env_key], false)? {
+        (found, node) if found == env_key => variable(reader, &node),
+        (_, node) => filled(reader, &node, what),
+    }
+}
+
+/// A text that is not empty.
+fn filled(reader: &mut Reader<'_>, node: &Node<'_>, what: &str) -> Option<String> {
+    let text = node.text(reader, what)?;
+    if text.is_empty() {
+        reader.report(ErrorCode::Invalid, &node.at, "this is empty", what);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A text that may be left out. Outer `None`: a mistake.
+#[allow(clippy::option_option, reason = "a mistake is not an absence")]
+fn optional_word(reader: &mut Reader<'_>, section: &Section<'_>, key: &str, what: &str) -> Option<Option<String>> {
+    match section.get(key) {
+        None => Some(None),
+        Some(node) => filled(reader, &node, what).map(Some),
+    }
+}
+
+fn oauth(reader: &mut Reader<'_>, section: &Section<'_>, secret_override: &str) -> Option<OauthBearer> {
+    let extensions = match section.get("extensions") {
+        None => Some(Vec::new()),
+        Some(node) => extensions(reader, &node),
     };
-    let password = secret(reader, section, "password_file", "password_env", password_override);
-    Some(Sasl { mechanism: mechanism?, username: username?, password: password? })
+    let origin = match section.one_of(reader, &["token_endpoint", "token_file"], false)? {
+        ("token_file", node) => {
+            section.unused(reader, ENDPOINT_KEYS, "the token comes from a file");
+            filled(reader, &node, "the path of a file that holds the token")
+                .map(|text| TokenOrigin::File(reader.path(&text)))
+        }
+        (_, node) => {
+            let url = node.parse(reader, "for example \"https://login.example/oauth2/token\"", token_url);
+            let client_id = section.required(reader, "client_id", "\"linkspan\"");
+            let client_id = client_id.and_then(|node| filled(reader, &node, "this client's id at the provider"));
+            let client_secret = secret(reader, section, "client_secret_file", "client_secret_env", secret_override);
+            let scope = optional_word(reader, section, "scope", "what is asked for");
+            let audience = optional_word(reader, section, "audience", "for whom the token is");
+            let ca_file = match section.get("token_ca_file") {
+                None => Some(None),
+                Some(node) => file(reader, &node).map(Some),
+            };
+            Some(TokenOrigin::Endpoint(TokenEndpoint {
+                url: url?,
+                client_id: client_id?,
+                client_secret: client_secret?,
+                scope: scope?,
+                audience: audience?,
+                ca_file: ca_file?,
+            }))
+        }
+    };
+    Some(OauthBearer { origin: origin?, extensions: extensions? })
+}
+
+/// A secret goes there: in the clear only within this host.
+fn token_url(text: &str) -> Result<String, String> {
+    let uri: hyper::Uri = text.parse().map_err(|_| format!("`{text}` is no address"))?;
+    let host = uri.host().unwrap_or_default();
+    let loopback = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match uri.scheme_str() {
+        Some("https") if !host.is_empty() => Ok(text.to_owned()),
+        Some("http") if loopback => Ok(text.to_owned()),
+        Some("http") => Err("the client's secret would go there unprotected; use https".to_owned()),
+        _ => Err(format!("`{text}` is no https address")),
+    }
+}
+
+fn extensions(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<(String, String)>> {
+    let wanted = "a table such as { logicalCluster = \"lkc-1\" }";
+    let mut found = Vec::new();
+    for (name, entry) in node.entries(reader, wanted)? {
+        let value = entry.text(reader, wanted)?;
+        let plain = |text: &str| text.chars().all(|c| (' '..='~').contains(&c));
+        // KIP-342: names of letters; `auth` is the token itself.
+        if name == "auth" || !name.bytes().all(|b| b.is_ascii_alphabetic()) || value.is_empty() || !plain(value) {
+            let allowed = "names of letters, other than `auth`, with texts of printable ASCII";
+            reader.report(ErrorCode::Invalid, &entry.at, format!("`{name}` is no SASL extension"), allowed);
+            return None;
+        }
+        found.push((name.to_owned(), value.to_owned()));
+    }
+    Some(found)
 }
 
 /// A secret from the overriding variable, from a file, or from a named variable.
