@@ -1,4 +1,4 @@
-//! Asking a running endpoint on its admin port: one `GET` over HTTP/1.0, whose answer ends with the connection.
+//! Asking a running endpoint on its admin port: one request over HTTP/1.0, whose answer ends with the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::exit::{Exit, Failure};
+use crate::config::Secret;
+use crate::control::operate::{Refusal, RefusalKind};
 use crate::control::{Code, Status};
 use crate::net::HostPort;
 
@@ -18,6 +20,7 @@ const MAX_ANSWER: u64 = 8 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admin {
     at: HostPort,
+    token: Option<Secret>,
 }
 
 /// An answer of the admin port.
@@ -37,7 +40,7 @@ impl Admin {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let bare = text.strip_prefix("http://").unwrap_or(text);
         let bare = bare.strip_suffix('/').unwrap_or(bare);
-        bare.parse().map(|at| Self { at }).map_err(|error| {
+        bare.parse().map(|at| Self { at, token: None }).map_err(|error| {
             Failure::new(Exit::Usage, format!("--admin {text}: {error}")).fixed_by("--admin 127.0.0.1:9464")
         })
     }
@@ -53,7 +56,13 @@ impl Admin {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        Self { at: address.into() }
+        Self { at: address.into(), token: None }
+    }
+
+    /// With the token that changes need.
+    #[must_use]
+    pub(crate) fn with_token(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     /// The address, as messages name it.
@@ -67,7 +76,50 @@ impl Admin {
     /// # Errors
     /// What the system said, or that the answer is not HTTP or too large.
     pub(crate) async fn get(&self, path: &str, deadline: Duration) -> io::Result<Page> {
-        match tokio::time::timeout(deadline, self.exchange(path)).await {
+        self.within(deadline, format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.at)).await
+    }
+
+    /// Posts a JSON document to a page that changes something or looks at much, and reads the document that it answers with.
+    ///
+    /// # Errors
+    /// [`Exit::Unreachable`] where nobody answers, and by the endpoint's refusal: [`Exit::Authentication`] where it is not allowed,
+    /// [`Exit::Usage`] for a name that there is not, [`Exit::Refused`] where it may not be done now, [`Exit::Unreachable`] where a
+    /// cluster does not answer.
+    pub(crate) async fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        document: &impl serde::Serialize,
+        deadline: Duration,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_string(document)
+            .map_err(|error| Failure::new(Exit::Internal, format!("the request is no JSON: {error}")))?;
+        let mut head = format!("POST {path} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\n", self.at);
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        if let Some(token) = &self.token {
+            head.push_str(&format!("Authorization: Bearer {}\r\n", token.expose().trim()));
+        }
+        let page = self.within(deadline, format!("{head}\r\n{body}")).await.map_err(|error| self.silent(&error))?;
+        if page.status == 200 {
+            return serde_json::from_str(&page.body)
+                .map_err(|error| self.stranger(&format!("its answer is not understood: {error}")));
+        }
+        let Ok(refusal) = serde_json::from_str::<Refusal>(&page.body) else {
+            return Err(self.stranger(&format!("it answers with HTTP status {}", page.status)));
+        };
+        let exit = match refusal.kind {
+            RefusalKind::Invalid | RefusalKind::Unknown => Exit::Usage,
+            RefusalKind::Forbidden => Exit::Authentication,
+            RefusalKind::Conflict => Exit::Refused,
+            RefusalKind::Unavailable => Exit::Unreachable,
+        };
+        Err(match refusal.code {
+            Some(code) => Failure::coded(exit, code, refusal.what),
+            None => Failure::new(exit, refusal.what),
+        })
+    }
+
+    async fn within(&self, deadline: Duration, request: String) -> io::Result<Page> {
+        match tokio::time::timeout(deadline, self.exchange(&request)).await {
             Ok(page) => page,
             Err(_) => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", deadline.as_secs_f64())))
@@ -111,9 +163,9 @@ impl Admin {
         )
     }
 
-    async fn exchange(&self, path: &str) -> io::Result<Page> {
+    async fn exchange(&self, request: &str) -> io::Result<Page> {
         let mut socket = TcpStream::connect((self.at.host(), self.at.port())).await?;
-        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.at).as_bytes()).await?;
+        socket.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         socket.take(MAX_ANSWER + 1).read_to_end(&mut answer).await?;
         if answer.len() as u64 > MAX_ANSWER {

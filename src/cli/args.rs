@@ -11,8 +11,8 @@ Examples:
   linkspan run                                run the endpoint
   linkspan check                              find out what is wrong, and what to do about it
 
-Exit codes: 0 ok, 1 unhealthy, 2 usage or configuration, 4 authentication, 5 unreachable,
-6 timeout, 7 refused, 70 internal, 130/143 on SIGINT/SIGTERM.";
+Exit codes: 0 ok, 1 unhealthy, 2 usage or configuration, 3 changes pending, 4 authentication,
+5 unreachable, 6 timeout, 7 refused, 70 internal, 130/143 on SIGINT/SIGTERM.";
 
 /// Links two Kafka clusters in networks that cannot see each other
 #[derive(Debug, Parser)]
@@ -41,6 +41,12 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Show what the running endpoint does
     Status(StatusArgs),
+    /// Show what the flows of this configuration would create or change, and why each topic is in or out
+    Plan(PlanArgs),
+    /// Stop copying a topic, or a whole flow, until it is resumed
+    Pause(PauseArgs),
+    /// Copy again what was paused, or what stopped at a gap
+    Resume(PauseArgs),
     /// Validate or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -177,6 +183,52 @@ pub(crate) enum StatusOutput {
     /// Also topics, carriers and listeners.
     Wide,
     /// The status document.
+    Json,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Exit with 3 where something would change
+    #[arg(long)]
+    pub(crate) detailed_exitcode: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = ReportOutput::Human)]
+    pub(crate) output: ReportOutput,
+    /// Admin port of the running endpoint [default: that of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+/// Arguments of `pause` and `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Only this topic, by its name at the source
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Only this flow [default: all flows, or those that copy the topic]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) flow: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = ReportOutput::Human)]
+    pub(crate) output: ReportOutput,
+    /// Admin port of the running endpoint [default: that of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+/// Forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportOutput {
+    /// For people.
+    Human,
+    /// For programs.
     Json,
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Unhealthy = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
+    /// There is something to be done (`plan --detailed-exitcode`).
+    Pending = 3,
     /// A proof of identity was refused.
     Authentication = 4,
     /// The endpoint, the peer or a broker cannot be reached.

@@ -12,6 +12,7 @@ mod exit;
 mod firewall;
 mod init;
 mod log;
+mod operate;
 mod output;
 mod run;
 mod secret;
@@ -65,6 +66,9 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Certs(args) => certs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Plan(args) => operate::plan(&args),
+        Command::Pause(args) => operate::pause(&args, true),
+        Command::Resume(args) => operate::pause(&args, false),
         Command::Config(ConfigCommand::Validate(args)) => config::validate(&args),
         Command::Config(ConfigCommand::Show(args)) => config::show(&args),
         Command::Healthcheck(args) => status::healthcheck(&args),

@@ -80,6 +80,15 @@ pub(crate) fn admin(named: Option<&str>, args: &ConfigArgs) -> Result<Admin, Fai
     })
 }
 
+/// As [`admin`], with the token for changes where the configuration names one and this user may read it.
+///
+/// # Errors
+/// As [`admin`].
+pub(crate) fn operator(named: Option<&str>, args: &ConfigArgs) -> Result<Admin, Failure> {
+    let token = load(args).ok().and_then(|loaded| loaded.config.admin.token);
+    Ok(admin(named, args)?.with_token(token))
+}
+
 /// A configuration for `check`, which reports mistakes instead of ending with them.
 #[derive(Debug)]
 pub(crate) struct Found {

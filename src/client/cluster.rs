@@ -178,6 +178,12 @@ impl ClusterClient {
     }
 
     /// The newest view of the cluster, without asking.
+    /// Kafka's own identifier of the cluster, as a broker told it last.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.view()?.cluster_id.clone()
+    }
+
     pub(super) fn view(&self) -> Option<Arc<ClusterView>> {
         lock(&self.inner.view).clone()
     }

@@ -19,6 +19,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use env::{Env, MapEnv, ProcessEnv, SecretFile, WithoutSecrets};
 pub use error::{ConfigErrors, ErrorCode, Finding, Source};
 pub use load::{Loaded, Origin, Setting, keys, load, parse};
@@ -348,7 +350,7 @@ pub struct RewriteConfig {
 }
 
 /// One flow: topics of the peer's cluster copied into the local one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FlowConfig {
     /// Name of the flow, unique on this side: `[a-z0-9-]{1,63}`; `<peer cluster>-<local cluster>` unless set.
     pub name: String,
@@ -366,8 +368,73 @@ pub struct FlowConfig {
     pub read_committed: bool,
     /// Whether configs of existing target topics follow the source.
     pub sync_configs: bool,
+    /// Regular expressions of configs that are never copied, beside those that speak of brokers and replicas.
+    pub exclude_configs: Vec<String>,
+    /// Regular expressions of configs that are the target's own once the topic is created.
+    pub pin_configs: Vec<String>,
+    /// What becomes of things that no copying can undo.
+    pub policies: Policies,
     /// How often topics and partitions of the source are looked at.
     pub refresh: Duration,
+}
+
+/// What becomes of things at the source that no copying can undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// Of a copy whose source topic was deleted.
+    pub deletes: Deletes,
+    /// How long such a copy is kept before it is deleted.
+    pub delete_after: Duration,
+    /// Of a copy whose source topic was deleted and created again under its name.
+    pub on_recreate: OnRecreate,
+    /// Of a partition whose source lost records before they were copied.
+    pub on_gap: OnGap,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            deletes: Deletes::default(),
+            delete_after: Duration::from_secs(24 * 3600),
+            on_recreate: OnRecreate::default(),
+            on_gap: OnGap::default(),
+        }
+    }
+}
+
+/// What becomes of a copy whose source topic was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletes {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted after a grace.
+    Delete,
+}
+
+/// What becomes of a copy whose source topic was deleted and created again under its name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRecreate {
+    /// Nothing more is copied until the operator deletes the copy.
+    #[default]
+    Stop,
+    /// The new topic's records are appended behind the old ones'.
+    Append,
+    /// The copy is deleted and made anew.
+    Replace,
+}
+
+/// What becomes of a partition whose source lost records before they were copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnGap {
+    /// Copying goes on behind the gap, which is named.
+    #[default]
+    Continue,
+    /// Nothing more is copied until the operator resumes the topic.
+    Stop,
 }
 
 /// The local admin port.
@@ -375,4 +442,6 @@ pub struct FlowConfig {
 pub struct AdminConfig {
     /// Where it listens; `None` for nowhere.
     pub listen: Option<SocketAddr>,
+    /// What every change must prove; without it changes are taken from this host alone.
+    pub token: Option<Secret>,
 }

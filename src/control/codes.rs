@@ -307,6 +307,30 @@ codes! {
         cause: "the link was down longer than the source topic's retention, or the source topic was recreated",
         fix: "raise retention.ms of the source topic; the copy goes on at the oldest record that is left"
     }
+    TOPIC_RECREATED = 421 {
+        "source topics are what they were",
+        meaning: "A source topic was deleted, or deleted and created again under its name, while its copy holds the old one's records.",
+        cause: "somebody deleted the topic at the source",
+        fix: "delete the copy so that it is made anew, or set `on_recreate` and `deletes` of the flow to what shall happen"
+    }
+    GAP_STOPS = 422 {
+        "no topic waits at a gap",
+        meaning: "The source lost records before they were copied, and `on_gap` of the flow is \"stop\": the topic waits for the operator.",
+        cause: "the link was down longer than the source topic's retention, or the source lost acknowledged records",
+        fix: "linkspan resume --topic with the topic's name goes on without them; raise retention.ms of the source topic"
+    }
+    OPERATOR_PAUSED = 423 {
+        "nothing is paused",
+        meaning: "A flow or a topic was paused by the operator. Nothing of it is copied, and the lag grows.",
+        cause: "linkspan pause",
+        fix: "linkspan resume"
+    }
+    CHANGE_ALLOWED = 424 {
+        "changes over the admin port are allowed",
+        meaning: "The admin port refused a change: it came from another host without the token, or from a web page.",
+        cause: "the command ran on another host, or [admin] token_file is set and the command did not read it",
+        fix: "run the command on the endpoint's own host with its configuration file, as a user who may read token_file"
+    }
     PROXY_LISTENS = 501 {
         "proxy listens",
         meaning: "Local clients cannot reach the peer's brokers: a listener of the proxy is not there.",

@@ -1,4 +1,4 @@
-//! The admin port: health, metrics, status and checks over plain HTTP/1, read only.
+//! The admin port over plain HTTP/1: health, metrics, status and checks, and the operator's hand on flows.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,8 +7,11 @@
 //! | `/metrics` | OpenMetrics text |
 //! | `/api/v1/status` | the [`Status`](super::Status) |
 //! | `/api/v1/check` | [facts](super::facts) that only the running process can find out |
+//! | `POST /api/v1/plan` | what flows would create or change: those of the body (`{"flows":[…]}`), or those that run (`{}`) |
+//! | `POST /api/v1/pause`, `POST /api/v1/resume` | pauses or resumes: `{"flow":…,"topic":…}`, both optional |
 //!
-//! It listens on a local address and has no rights to give: nothing can be changed through it.
+//! Reading needs nothing. A `POST` needs JSON, comes from this host or has the token, and never comes from a web page of another
+//! site: see [`guard`].
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
@@ -28,8 +31,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::metrics;
+use super::operate::{Operator, Refusal, RefusalKind, Selector};
 use super::status::StatusSource;
+use super::{Code, guard, metrics};
+use crate::config::{FlowConfig, Secret};
 use crate::lifecycle::Drain;
 
 /// Connections served at once; more wait in the system's backlog. Prometheus, a health check and a person need five.
@@ -40,6 +45,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// Bytes buffered for a request; hyper's own least is 8 KiB.
 const MAX_REQUEST: usize = 16 * 1024;
+/// Bytes of a request's body: a thousand flows.
+const MAX_BODY: usize = 1 << 20;
+/// How long a change, or a plan, may take.
+const ACT_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long an examination of the clusters may take; `linkspan check` promises 15 s in all.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Wait after a failed accept, which is a lack of file descriptors more often than not.
@@ -64,18 +73,25 @@ pub struct AdminError {
 pub struct AdminServer {
     listener: TcpListener,
     address: SocketAddr,
+    token: Option<Secret>,
 }
 
+/// All that the admin port speaks for.
+pub trait AdminSource: StatusSource + Operator {}
+
+impl<T: StatusSource + Operator> AdminSource for T {}
+
 impl AdminServer {
-    /// Opens the port; port 0 lets the system choose.
+    /// Opens the port; port 0 lets the system choose. With a token every change needs it; without one changes are taken from this
+    /// host alone.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn bind(listen: SocketAddr) -> Result<Self, AdminError> {
+    pub async fn bind(listen: SocketAddr, token: Option<Secret>) -> Result<Self, AdminError> {
         let failed = |source| AdminError { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, token })
     }
 
     /// The address it really has.
@@ -85,9 +101,10 @@ impl AdminServer {
     }
 
     /// Serves until `drain` begins; connections finish the request they are in.
-    pub async fn run(self, drain: Drain, source: Arc<dyn StatusSource>) {
+    pub async fn run(self, drain: Drain, source: Arc<dyn AdminSource>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let pages = Arc::new(Pages { source, probing: Mutex::new(()) });
+        let token = self.token.clone();
+        let pages = Arc::new(Pages { source, token, probing: Mutex::new(()) });
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -95,10 +112,10 @@ impl AdminServer {
                 accepted = accept(&self.listener, &places) => accepted,
             };
             match accepted {
-                Ok((socket, place)) => {
+                Ok((socket, peer, place)) => {
                     let (pages, scope) = (Arc::clone(&pages), drain.clone());
                     drain.spawn(async move {
-                        serve(socket, pages, &scope).await;
+                        serve(socket, peer, pages, &scope).await;
                         drop(place);
                     });
                 }
@@ -114,16 +131,16 @@ impl AdminServer {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, place))
+    let (socket, peer) = listener.accept().await?;
+    Ok((socket, peer, place))
 }
 
-async fn serve(socket: TcpStream, pages: Arc<Pages>, drain: &Drain) {
+async fn serve(socket: TcpStream, peer: SocketAddr, pages: Arc<Pages>, drain: &Drain) {
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(pages.answer(&request).await) }
+        async move { Ok::<_, Infallible>(pages.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -150,7 +167,8 @@ async fn serve(socket: TcpStream, pages: Arc<Pages>, drain: &Drain) {
 
 /// What each path answers.
 struct Pages {
-    source: Arc<dyn StatusSource>,
+    source: Arc<dyn AdminSource>,
+    token: Option<Secret>,
     /// One examination at a time, however many ask.
     probing: Mutex<()>,
 }
@@ -158,7 +176,10 @@ struct Pages {
 type Answer = Response<Full<Bytes>>;
 
 impl Pages {
-    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        if ACTIONS.contains(&request.uri().path()) {
+            return self.act(request, peer).await;
+        }
         let known = matches!(
             request.uri().path(),
             "/" | "/livez" | "/readyz" | "/healthz" | "/metrics" | "/api/v1/status" | "/api/v1/check"
@@ -167,7 +188,7 @@ impl Pages {
             return answer(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "no such page; there are: /livez /readyz /metrics /api/v1/status /api/v1/check\n",
+                "no such page; there are: /livez /readyz /metrics /api/v1/status /api/v1/check /api/v1/plan /api/v1/pause /api/v1/resume\n",
             );
         }
         if request.method() != Method::GET {
@@ -183,6 +204,41 @@ impl Pages {
             "/api/v1/check" => self.check().await,
             _ => answer(StatusCode::OK, TEXT, "linkspan: /livez /readyz /metrics /api/v1/status /api/v1/check\n"),
         }
+    }
+
+    /// What the operator asks to be done.
+    async fn act(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        if request.method() != Method::POST {
+            let mut refused = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only POST\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return refused;
+        }
+        if let Err(mut refusal) = guard::judge(request.headers(), peer, self.token.as_ref()) {
+            tracing::warn!(%peer, path = request.uri().path(), "a change over the admin port was refused: {}", refusal.what);
+            refusal.code = Some(Code::CHANGE_ALLOWED);
+            return refused(&refusal);
+        }
+        let path = request.uri().path().to_owned();
+        let done = tokio::time::timeout(ACT_TIMEOUT, async {
+            let body = body(request).await?;
+            self.dispatch(&path, &body).await
+        });
+        match done.await {
+            Ok(Ok(page)) => page,
+            Ok(Err(refusal)) => refused(&refusal),
+            Err(_) => {
+                let what = format!("not done within {} s", ACT_TIMEOUT.as_secs());
+                refused(&Refusal::new(RefusalKind::Unavailable, what))
+            }
+        }
+    }
+
+    async fn dispatch(&self, path: &str, body: &[u8]) -> Result<Answer, Refusal> {
+        Ok(match path {
+            "/api/v1/pause" => json(&self.source.pause(read::<Selector>(body)?, true).await?),
+            "/api/v1/resume" => json(&self.source.pause(read::<Selector>(body)?, false).await?),
+            _ => json(&self.source.plan(read::<PlanRequest>(body)?.flows).await?),
+        })
     }
 
     fn ready(&self, verbose: bool) -> Answer {
@@ -218,6 +274,47 @@ impl Pages {
             ),
         }
     }
+}
+
+/// Pages that need a `POST`.
+const ACTIONS: [&str; 3] = ["/api/v1/plan", "/api/v1/pause", "/api/v1/resume"];
+
+/// Which flows a plan is for.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanRequest {
+    #[serde(default)]
+    flows: Option<Vec<FlowConfig>>,
+}
+
+async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let whole = tokio::time::timeout(HEADER_TIMEOUT, Limited::new(request.into_body(), MAX_BODY).collect());
+    let invalid = |what: String| Refusal::new(RefusalKind::Invalid, what);
+    match whole.await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) => {
+            Err(invalid(format!("the request's body cannot be read (at most {MAX_BODY} bytes): {error}")))
+        }
+        Err(_) => Err(invalid(format!("the request's body did not come within {} s", HEADER_TIMEOUT.as_secs()))),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::new(RefusalKind::Invalid, format!("the request's body is not understood: {error}")))
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let mut page = json(refusal);
+    *page.status_mut() = match refusal.kind {
+        RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+        RefusalKind::Forbidden => StatusCode::FORBIDDEN,
+        RefusalKind::Unknown => StatusCode::NOT_FOUND,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    page
 }
 
 /// Whether a query asks for the long form: `verbose`, alone or among others, with any value but `0` and `false`.
@@ -257,6 +354,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::super::facts::{ClusterFact, Fact, Side};
+    use super::super::operate::{Outcome, PauseDocument, PausedFlow, PlanDocument};
     use super::super::status::{State, Status, sample};
     use super::*;
     use crate::net::BoxFuture;
@@ -279,6 +377,27 @@ mod tests {
         }
     }
 
+    impl Operator for Fixed {
+        fn pause(&self, what: Selector, paused: bool) -> Outcome<'_, PauseDocument> {
+            Box::pin(async move {
+                if what.topic.as_deref() == Some("unknown") {
+                    return Err(Refusal::new(RefusalKind::Unknown, "no such topic"));
+                }
+                let topics = what.topic.into_iter().collect();
+                let flow = PausedFlow { flow: what.flow.unwrap_or_default(), paused, topics };
+                Ok(PauseDocument { schema: "linkspan/v1/Pause".to_owned(), flows: vec![flow] })
+            })
+        }
+
+        fn plan(&self, flows: Option<Vec<FlowConfig>>) -> Outcome<'_, PlanDocument> {
+            Box::pin(async move {
+                let (schema, link) = ("linkspan/v1/Plan".to_owned(), "l".to_owned());
+                let changes = flows.map_or(0, |flows| flows.len() as u64);
+                Ok(PlanDocument { schema, link, changes, problems: 0, flows: Vec::new() })
+            })
+        }
+    }
+
     struct Running {
         address: SocketAddr,
         drain: Drain,
@@ -286,10 +405,10 @@ mod tests {
     }
 
     async fn start(status: Status) -> Running {
-        let server = AdminServer::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let server = AdminServer::bind(SocketAddr::from(([127, 0, 0, 1], 0)), None).await.expect("a free port");
         let (address, drain) = (server.local_addr(), Drain::new());
         let source = Arc::new(Fixed(std::sync::Mutex::new(status)));
-        drain.spawn(server.run(drain.clone(), Arc::clone(&source) as Arc<dyn StatusSource>));
+        drain.spawn(server.run(drain.clone(), Arc::clone(&source) as Arc<dyn AdminSource>));
         Running { address, drain, source }
     }
 
@@ -325,6 +444,44 @@ mod tests {
         assert_eq!((code, serde_json::from_str::<Vec<Fact>>(&facts).expect("facts").len()), (200, 1));
         assert!(running.drain.drain(Duration::from_secs(5)).await, "drains without force");
         assert!(TcpStream::connect(at).await.is_err(), "the port is closed");
+    }
+
+    async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            body.len()
+        );
+        let answer = raw(address, request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head[9..12].parse().expect("a status"), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn changes_need_a_post_of_json_that_no_web_page_makes() {
+        let running = start(sample::busy()).await;
+        let at = running.address;
+        let json = "Content-Type: application/json\r\n";
+        let (code, body) = post(at, "/api/v1/pause", json, r#"{"flow":"f","topic":"t"}"#).await;
+        let done: PauseDocument = serde_json::from_str(&body).expect("a document");
+        assert_eq!((code, done.flows[0].paused, &*done.flows[0].topics), (200, true, &["t".to_owned()][..]));
+        let (code, body) = post(at, "/api/v1/resume", json, "").await;
+        let done: PauseDocument = serde_json::from_str(&body).expect("a document");
+        assert_eq!((code, done.flows[0].paused), (200, false));
+        assert_eq!(post(at, "/api/v1/plan", json, "{}").await.0, 200);
+
+        assert_eq!(get(at, "/api/v1/pause").await, (405, "only POST\n".to_owned()));
+        let (code, body) = post(at, "/api/v1/pause", &format!("{json}Origin: http://evil.example\r\n"), "{}").await;
+        assert_eq!(code, 403);
+        let refusal: Refusal = serde_json::from_str(&body).expect("a refusal");
+        assert_eq!(refusal.code, Some(Code::CHANGE_ALLOWED));
+        assert_eq!(post(at, "/api/v1/pause", "", "{}").await.0, 400);
+        assert_eq!(post(at, "/api/v1/pause", json, r#"{"topic":"unknown"}"#).await.0, 404);
+        for wrong in ["{", "7", r#"{"topics":"t"}"#, r#"{"topic":7}"#] {
+            assert_eq!(post(at, "/api/v1/pause", json, wrong).await.0, 400, "{wrong}");
+        }
+        let huge = format!("{{\"topic\":\"{}\"}}", "a".repeat(MAX_BODY));
+        assert_ne!(post(at, "/api/v1/pause", json, &huge).await.0, 200);
+        running.drain.drain(Duration::from_secs(5)).await;
     }
 
     #[tokio::test]

@@ -329,8 +329,29 @@ pub struct FlowSection {
     pub bytes_per_second: f64,
     /// The topics, by name.
     pub topics: Vec<TopicSection>,
+    /// What happened and what was changed, the oldest first; the newest 200.
+    #[serde(default)]
+    pub events: Vec<EventSection>,
+    /// Whether the operator has paused the whole flow.
+    #[serde(default)]
+    pub paused: bool,
     /// The last failure.
     pub last_error: Option<String>,
+}
+
+/// One thing that happened to a flow, or that it changed at the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventSection {
+    /// When.
+    pub at: String,
+    /// The kind of event; kinds are written in the program.
+    pub event: String,
+    /// Name of the topic at the source; `None` where it is about the whole flow.
+    pub topic: Option<String>,
+    /// The partition, where it is about one.
+    pub partition: Option<i32>,
+    /// What exactly, in words.
+    pub text: String,
 }
 
 /// What a flow does.
@@ -380,6 +401,8 @@ pub enum TopicState {
     Active,
     /// It is not copied, and tried again.
     Faulted,
+    /// The operator has paused it.
+    Paused,
 }
 
 /// Failures of one kind in one part of the endpoint.
@@ -464,7 +487,7 @@ impl FlowState {
 
 impl TopicState {
     /// Every state, for metrics.
-    pub const ALL: [Self; 3] = [Self::Starting, Self::Active, Self::Faulted];
+    pub const ALL: [Self; 4] = [Self::Starting, Self::Active, Self::Faulted, Self::Paused];
 
     /// The word in JSON and metrics.
     #[must_use]
@@ -473,6 +496,7 @@ impl TopicState {
             Self::Starting => "starting",
             Self::Active => "active",
             Self::Faulted => "faulted",
+            Self::Paused => "paused",
         }
     }
 }

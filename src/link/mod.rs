@@ -4,6 +4,7 @@
 //! domains meet only through `net::Dial`; one status is made of what each domain says of itself.
 
 mod clusters;
+mod operate;
 pub mod probe;
 mod reload;
 mod report;
@@ -172,7 +173,7 @@ impl Link {
             flows.push(Flow::new(flow, source, target)?);
         }
         let admin = match config.admin.listen {
-            Some(listen) => Some(AdminServer::bind(listen).await?),
+            Some(listen) => Some(AdminServer::bind(listen, config.admin.token.clone()).await?),
             None => None,
         };
         addresses.extend(admin.as_ref().map(|admin| ("admin", admin.local_addr())));

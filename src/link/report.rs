@@ -12,11 +12,11 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, Code, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection, Status,
-    StatusSource, TopicSection, TunnelSection,
+    self, CarrierSection, Code, EventSection, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection,
+    Status, StatusSource, TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
-use crate::replicator::{FlowHandle, FlowState, FlowStatus, TopicState, TopicStatus};
+use crate::replicator::{FlowHandle, FlowState, FlowStatus, TopicState, TopicStatus, TroubleCode};
 use crate::tunnel::endpoint::{Endpoint, TunnelState};
 use crate::tunnel::exit::ExitStatusReader;
 
@@ -242,8 +242,27 @@ fn flow(seen: &FlowStatus) -> FlowSection {
         bytes_total: seen.bytes,
         bytes_per_second: seen.bytes_per_second,
         topics,
+        events: events(seen),
+        paused: seen.paused,
         last_error: seen.last_error.as_ref().map(|error| error.text.clone()),
     }
+}
+
+/// What was lost and what was changed, by time.
+fn events(seen: &FlowStatus) -> Vec<EventSection> {
+    let lost = seen.events.iter().map(|one| {
+        let (word, text) = (one.what.word(), one.what.to_string());
+        (one.at_ms, word, Some(one.topic.clone()), Some(one.partition), text)
+    });
+    let changes = seen.changes.iter();
+    let changes = changes.map(|one| (one.at_ms, one.what.word(), one.topic.clone(), None, one.what.to_string()));
+    let mut all: Vec<_> = lost.chain(changes).collect();
+    all.sort_by_key(|one| one.0);
+    let section = |(at_ms, event, topic, partition, text): (i64, &str, _, _, _)| {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(at_ms).unwrap_or(0));
+        EventSection { at: control::time::rfc3339(at), event: event.to_owned(), topic, partition, text }
+    };
+    all.into_iter().map(section).collect()
 }
 
 fn topic(seen: &TopicStatus) -> TopicSection {
@@ -252,6 +271,9 @@ fn topic(seen: &TopicStatus) -> TopicSection {
         target: seen.target.clone(),
         state: match seen.state {
             TopicState::Active => control::TopicState::Active,
+            _ if seen.reason.as_ref().is_some_and(|reason| reason.code == TroubleCode::Paused) => {
+                control::TopicState::Paused
+            }
             TopicState::Paused | TopicState::Failed => control::TopicState::Faulted,
         },
         reason: seen.reason.as_ref().map(|reason| format!("{} {}", verdict::code(reason.code), reason.text)),

@@ -1,7 +1,7 @@
 //! Is the link well? A pure judgement over the parts of a status, with a reason for everything that is not.
 
 use crate::control::{Code, Problem, State, Status, TunnelState};
-use crate::replicator::{FlowState, FlowStatus, Happened, TopicState, TroubleCode};
+use crate::replicator::{FlowState, FlowStatus, TopicState, TroubleCode};
 
 /// What the judgement needs beside the status itself.
 pub(super) struct Seen<'a> {
@@ -106,10 +106,7 @@ fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
         }
     }
     for event in &flow.events {
-        let text = match &event.what {
-            Happened::Source(happened) => format!("{happened:?}"),
-            Happened::Target(happened) => format!("{happened:?}"),
-        };
+        let text = &event.what;
         reasons.push(Problem::new(
             Code::TOPIC_GAP,
             format!("flow {}, {}-{}: {text}", flow.flow, event.topic, event.partition),
@@ -126,7 +123,9 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::SourceAuthorization | TroubleCode::TargetAuthorization => Code::TOPIC_ALLOWED,
         TroubleCode::TargetName => Code::TOPIC_NAME,
         TroubleCode::TargetPartitions => Code::TOPIC_PARTITIONS,
-        TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_GAP,
+        TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_RECREATED,
+        TroubleCode::SourceGap => Code::GAP_STOPS,
+        TroubleCode::Paused => Code::OPERATOR_PAUSED,
         _ => Code::TOPIC_COPIES,
     }
 }

@@ -17,6 +17,7 @@ use super::shared::{LaneKey, Shared, now_ms};
 use super::status::{Happened, TargetEvent, TroubleCode};
 use super::store::{Known, Store};
 use crate::client::{ClientError, KafkaError, Position};
+use crate::config::OnRecreate;
 use crate::net::BoxFuture;
 
 /// Adopts lanes.
@@ -66,11 +67,16 @@ impl Adoption {
         for (prior, lane, log) in priors {
             let start = match position::start(prior.as_ref(), &log) {
                 Ok(start) => start,
+                Err(recreated) if shared.policies.on_recreate == OnRecreate::Append => recreated.append(&log),
                 Err(recreated) => {
                     lane.note(TroubleCode::SourceRecreated, recreated.to_string(), Instant::now());
                     continue;
                 }
             };
+            if let Some(event) = start.event.filter(|_| shared.stops_at_gaps(&lane.source)) {
+                lane.note(TroubleCode::SourceGap, gap_words(&lane, event), Instant::now());
+                continue;
+            }
             let resumed = match &prior {
                 None => None,
                 Some(prior) if prior.producer_id < 0 => Some(Resumed::Another),
@@ -173,6 +179,10 @@ fn resume(prior: &Progress, memory: Option<&[ProducerState]>, distrusted: bool) 
     }
     // Refused though it fits: this pid will not get further here.
     if distrusted && ahead == 0 { Resumed::Another } else { Resumed::Same { ahead } }
+}
+
+fn gap_words(lane: &Lane, event: position::Event) -> String {
+    format!("partition {}: {event}; `linkspan resume --topic {}` goes on without them", lane.partition, lane.source)
 }
 
 fn key(lane: &Lane) -> LaneKey {

@@ -40,6 +40,10 @@ pub trait Cluster: Send + Sync + 'static {
     fn create_partitions(&self, topic: String, count: i32) -> Answer<'_, ()>;
     /// Changes some configs of a topic.
     fn alter_configs(&self, topic: String, changes: Vec<(String, AlterConfig)>) -> Answer<'_, ()>;
+    /// Deletes a topic with all its records.
+    fn delete_topic(&self, topic: String) -> Answer<'_, ()>;
+    /// The cluster's own identifier, as far as it was learned.
+    fn cluster_id(&self) -> Option<String>;
     /// One offset of each partition, in their order.
     fn list_offsets(&self, partitions: Vec<(String, i32)>, position: Position) -> Answer<'_, Vec<PartitionOffset>>;
     /// A producer id that nobody used, and its epoch.
@@ -82,6 +86,14 @@ impl Cluster for ClusterClient {
 
     fn alter_configs(&self, topic: String, changes: Vec<(String, AlterConfig)>) -> Answer<'_, ()> {
         Box::pin(async move { self.incremental_alter_configs(&topic, &changes).await })
+    }
+
+    fn delete_topic(&self, topic: String) -> Answer<'_, ()> {
+        Box::pin(async move { Self::delete_topic(self, &topic).await })
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        Self::cluster_id(self)
     }
 
     fn list_offsets(&self, partitions: Vec<(String, i32)>, position: Position) -> Answer<'_, Vec<PartitionOffset>> {

@@ -113,6 +113,11 @@ impl CompactedTopic {
         Ok(())
     }
 
+    /// Whether it is there.
+    pub(super) async fn exists(&self) -> Result<bool, TopicError> {
+        self.locate().await
+    }
+
     async fn fetch(&self, offset: i64, max_bytes: i32) -> Result<Bytes, TopicError> {
         let partition = FetchPartition {
             topic: self.name.as_str().into(),

@@ -31,6 +31,7 @@ pub(super) struct State {
     pub(super) faults: u64,
     /// Bytes of keys of filled records; without any, small batches are tiny and merged.
     pub(super) key_bytes: usize,
+    pub(super) cluster_id: String,
     /// Nobody gets an answer.
     pub(super) down: bool,
     /// Nobody gets in.
@@ -78,6 +79,7 @@ impl Fake {
             random: seed | 1,
             faults: 0,
             key_bytes: 0,
+            cluster_id: format!("{name}-id"),
             down: false,
             locked: false,
             tells_producers: true,
@@ -414,6 +416,14 @@ impl Cluster for Fake {
                 }
             })
         })
+    }
+
+    fn delete_topic(&self, topic: String) -> Answer<'_, ()> {
+        Box::pin(async move { self.fail(|state| drop(state.topics.remove(&topic))) })
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        Some(self.state().cluster_id.clone())
     }
 
     fn list_offsets(&self, partitions: Vec<(String, i32)>, position: Position) -> Answer<'_, Vec<PartitionOffset>> {

@@ -181,6 +181,11 @@ async fn jump(shared: &Arc<Shared>, lane: &Arc<Lane>, offset: i64) {
     // Where the bounds cannot be had the next fetch fails the same way, and asks again.
     let Some(log) = bounds.await else { return shared.refresh.notify_one() };
     let to = position::resume(offset, &log);
+    if to.event.is_some() && shared.stops_at_gaps(&lane.source) {
+        // It is told where to begin, and why it may not, with the next look.
+        lane.stop();
+        return shared.refresh.notify_one();
+    }
     if let (true, Some(event)) = (lane.jump(offset, to, log.end, Instant::now()), to.event) {
         shared.happened(lane, Happened::Source(event));
     }

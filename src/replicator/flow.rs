@@ -11,16 +11,19 @@ use tokio::task::JoinSet;
 use super::adopt::Adoption;
 use super::append::AppendDesk;
 use super::cluster::Cluster;
+use super::decide::configs::ConfigRules;
 use super::decide::naming::{Naming, NamingError};
 use super::decide::plan::Rules;
-use super::decide::select::{SelectError, Selection};
+use super::decide::position;
+use super::decide::select::{Patterns, SelectError, Selection};
 use super::fetch::FetchDesk;
+use super::gone::{self, Dying};
 use super::lane::Lane;
 use super::offsets::Offsets;
 use super::shared::{LaneKey, SLOTS, Shared, TopicEntry, now_ms};
 use super::status::{FlowState, FlowStatus, Reason, TroubleCode};
 use super::store::{Known, Store};
-use super::topics::{Seen, Topics};
+use super::topics::{Copied, Seen, Topics};
 use crate::client::{ClientError, ClusterClient};
 use crate::config::FlowConfig;
 use crate::lifecycle::{Backoff, Drain};
@@ -28,8 +31,8 @@ use crate::lifecycle::{Backoff, Drain};
 /// Topics of one cluster copied into another. Delivers each record at least once and in its partition's order; where the target's
 /// brokers remember our producer (they do for records younger than `producer.id.expiration.ms`) a restart repeats none.
 pub struct Flow {
-    shared: Arc<Shared>,
-    rules: Rules,
+    pub(super) shared: Arc<Shared>,
+    pub(super) rules: Rules,
     replication_factor: Option<i16>,
     refresh: Duration,
 }
@@ -37,7 +40,7 @@ pub struct Flow {
 /// A handle to a flow for whoever shows it.
 #[derive(Clone)]
 pub struct FlowHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A configuration that no flow can be made of.
@@ -94,13 +97,19 @@ impl Flow {
         let selection = Selection::new(&config.topics, &config.exclude)
             .map_err(|source| FlowError::Select { flow: flow(), source })?;
         let naming = Naming::new(&config.rename).map_err(|source| FlowError::Naming { flow: flow(), source })?;
-        let rules = Rules {
-            selection,
-            naming,
-            replication_factor: config.replication_factor,
-            sync_configs: config.sync_configs,
+        let patterns =
+            |texts: &[String]| Patterns::new(texts).map_err(|source| FlowError::Select { flow: flow(), source });
+        let configs = ConfigRules {
+            sync: config.sync_configs,
+            exclude: patterns(&config.exclude_configs)?,
+            pin: patterns(&config.pin_configs)?,
         };
-        let shared = Shared::new(config.name.clone(), source, target, config.read_committed, memory.max(2 << 20));
+        let replication_factor = config.replication_factor;
+        let on_recreate = config.policies.on_recreate;
+        let rules = Rules { selection, naming, replication_factor, configs, on_recreate };
+        let (name, policies) = (config.name.clone(), config.policies.clone());
+        let memory = memory.max(2 << 20);
+        let shared = Shared::new(name, source, target, policies, replication_factor, config.read_committed, memory);
         Ok(Self {
             shared: Arc::new(shared),
             rules,
@@ -150,6 +159,12 @@ impl Flow {
 /// Reads progress, for as long as it takes.
 async fn read(shared: &Shared, store: &Store, offsets: &Offsets) -> Known {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    while let Err(error) = shared.ledger.read().await {
+        shared.complain("state", &error.to_string());
+        tokio::time::sleep(backoff.next(u32::MAX / 2)).await;
+    }
+    shared.apply_pauses();
+    backoff.reset();
     loop {
         let maps = offsets.read(shared).await;
         match (store.read().await, maps) {
@@ -252,7 +267,10 @@ impl Supervisor {
     /// Looks at both clusters once and puts lanes where they belong. True when it should look again soon.
     async fn look(&mut self) -> Result<bool, (TroubleCode, ClientError)> {
         let now = Instant::now();
-        let seen = self.topics.refresh(&self.shared, &self.rules, &self.known, now).await?;
+        let copied = copied_topics(&self.known);
+        let mut seen = self.topics.refresh(&self.shared, &self.rules, &copied, now).await?;
+        let (dying, deleted) = gone::bury(&self.shared, &self.rules, &copied, &seen).await;
+        seen.changed |= deleted;
         self.retire(&seen);
         self.place(&seen);
         let waiting: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.needs_adoption()).collect();
@@ -264,7 +282,8 @@ impl Supervisor {
                 again = true;
             }
         }
-        self.show(&seen);
+        self.shared.set_copied(copied_topics(&self.known));
+        self.show(&seen, &dying);
         Ok(again)
     }
 
@@ -309,9 +328,14 @@ impl Supervisor {
                 let key = (Arc::clone(&source_name), from.index);
                 let lane = lanes.get(&key).cloned().unwrap_or_else(|| {
                     let lane = Arc::new(Lane::new(Arc::clone(&source_name), Arc::clone(&target_name), from.index));
+                    lane.set_paused(self.shared.is_paused(name));
                     self.shared.add_lane(&lane);
                     lane
                 });
+                if position::is_recreated(lane.ids().0, source.topic_id.0) {
+                    // Its offsets mean nothing any more; it is told anew where to begin.
+                    lane.stop();
+                }
                 let source_at = (source.topic_id.0, from.leader, from.leader_epoch);
                 if lane.locate(source_at, (target.topic_id.0, to.leader), rules) {
                     self.route(&lane);
@@ -345,7 +369,7 @@ impl Supervisor {
     }
 
     /// What is shown of topics beside their lanes.
-    fn show(&self, seen: &Seen) {
+    fn show(&self, seen: &Seen, dying: &Dying) {
         let mut board = self.shared.board();
         board.topics.clear();
         for (name, planned) in &seen.plan.topics {
@@ -353,11 +377,17 @@ impl Supervisor {
             board.topics.insert(name.clone(), TopicEntry { target: planned.target.clone(), reason });
         }
         for name in &self.leaving {
-            let text = "the source topic is gone, or not selected any more; its copy stays".to_owned();
+            let text = gone::words(&self.shared, dying, name);
             let reason = Some(Reason { code: TroubleCode::SourceGone, text });
             board.topics.entry(name.clone()).or_insert_with(|| TopicEntry { target: name.clone(), reason });
         }
     }
+}
+
+/// Of each source topic that was copied: its id, and that of its copy.
+fn copied_topics(known: &Known) -> Copied {
+    let ids = known.iter().map(|((topic, _), one)| (topic.clone(), (one.source_topic_id, one.target_topic_id)));
+    ids.collect()
 }
 
 /// Writes progress while something moves, and keeps samples for rates.

@@ -9,6 +9,7 @@ mod fetch;
 mod offsets;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Lane {
     pub(super) target: Arc<str>,
     /// Partition, the same on both sides.
     pub(super) partition: i32,
+    /// The operator paused it: nothing is fetched; what was fetched is still appended.
+    paused: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -211,7 +214,12 @@ impl Lane {
             append_trouble: Trouble::new(),
             counts: Counts::default(),
         };
-        Self { source, target, partition, state: Mutex::new(state) }
+        Self { source, target, partition, paused: AtomicBool::new(false), state: Mutex::new(state) }
+    }
+
+    /// Stops or starts fetching, by the operator's word.
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -23,8 +23,11 @@ mod compacted;
 pub mod decide;
 mod fetch;
 mod flow;
+mod gone;
 mod lane;
+mod ledger;
 mod offsets;
+mod operate;
 mod shared;
 mod show;
 mod status;
@@ -38,7 +41,8 @@ mod tests;
 
 pub use cluster::{Answer, Cluster, ProducerState};
 pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
+pub use operate::{OperateError, Preview};
 pub use status::{
-    FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent, TopicState,
-    TopicStatus, TroubleCode,
+    Change, FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent, TopicChange,
+    TopicState, TopicStatus, TroubleCode,
 };

@@ -1,6 +1,6 @@
 //! What the tasks of one flow share.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,10 @@ use super::cluster::Cluster;
 use super::decide::offset_map::OffsetMap;
 use super::fetch::FetchDesk;
 use super::lane::Lane;
-use super::status::{FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason};
+use super::ledger::{Ledger, Pauses};
+use super::status::{Change, FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange};
+use super::topics::Copied;
+use crate::config::{OnGap, Policies};
 
 /// Connections to each source broker, and to each target broker. Four of each kept a broker busy (more gave nothing on one host).
 pub(super) const SLOTS: u16 = 4;
@@ -43,6 +46,13 @@ pub(super) struct Shared {
     appenders: Mutex<HashMap<(i32, u16), Arc<AppendDesk>>>,
     /// Number of fetchers, without the lock.
     fetcher_count: AtomicUsize,
+    /// What outlives the process beside progress.
+    pub(super) ledger: Ledger,
+    /// What the operator says becomes of things that no copying can undo.
+    pub(super) policies: Policies,
+    pauses: Mutex<Pauses>,
+    copied: Mutex<Copied>,
+    accepted: Mutex<BTreeSet<String>>,
     board: Mutex<Board>,
     complaints: Mutex<HashMap<String, Complaint>>,
 }
@@ -62,6 +72,7 @@ pub(super) struct Board {
     pub(super) last_error: Option<LastError>,
     pub(super) last_progress_ms: Option<i64>,
     pub(super) events: VecDeque<PartitionEvent>,
+    pub(super) changes: VecDeque<TopicChange>,
     /// Time, records and bytes of the last seconds, for rates.
     pub(super) samples: VecDeque<(Instant, u64, u64)>,
     /// Of lanes that are gone.
@@ -84,15 +95,19 @@ impl Shared {
         name: String,
         source: Arc<dyn Cluster>,
         target: Arc<dyn Cluster>,
+        policies: Policies,
+        replication_factor: Option<i16>,
         read_committed: bool,
         memory: usize,
     ) -> Self {
+        let ledger = Ledger::new(&name, source.name(), Arc::clone(&target), replication_factor);
         let board = Board {
             state: FlowState::Starting,
             topics: BTreeMap::new(),
             last_error: None,
             last_progress_ms: None,
             events: VecDeque::new(),
+            changes: VecDeque::new(),
             samples: VecDeque::new(),
             past: super::lane::Counts::default(),
         };
@@ -109,6 +124,11 @@ impl Shared {
             fetchers: Mutex::default(),
             appenders: Mutex::default(),
             fetcher_count: AtomicUsize::new(0),
+            ledger,
+            policies,
+            pauses: Mutex::default(),
+            copied: Mutex::default(),
+            accepted: Mutex::default(),
             board: Mutex::new(board),
             complaints: Mutex::default(),
         }
@@ -214,9 +234,59 @@ impl Shared {
         complaints.insert(what.to_owned(), Complaint { said: now, unsaid: 0 });
     }
 
+    /// Whether the operator has paused this topic.
+    pub(super) fn is_paused(&self, topic: &str) -> bool {
+        lock(&self.pauses).holds(topic)
+    }
+
+    /// Whether a topic whose source lost records is to stop, unless the operator said that it may go on.
+    pub(super) fn stops_at_gaps(&self, topic: &str) -> bool {
+        self.policies.on_gap == OnGap::Stop && !lock(&self.accepted).contains(topic)
+    }
+
+    /// Lets a topic go on over what its source lost, until the next start. `None` for all that are copied.
+    pub(super) fn accept_gaps(&self, topic: Option<&str>) {
+        let all = || self.lanes().into_keys().map(|(topic, _)| topic.to_string()).collect::<Vec<_>>();
+        lock(&self.accepted).extend(topic.map_or_else(all, |topic| vec![topic.to_owned()]));
+    }
+
+    /// What is paused.
+    pub(super) fn pauses(&self) -> Pauses {
+        lock(&self.pauses).clone()
+    }
+
+    /// Takes over what the ledger says is paused; lanes that may go on again are woken.
+    pub(super) fn apply_pauses(&self) {
+        *lock(&self.pauses) = self.ledger.pauses();
+        for lane in self.lanes().into_values() {
+            lane.set_paused(self.is_paused(&lane.source));
+            self.wake(&lane);
+        }
+    }
+
+    /// Ids of the topics that were copied, and of their copies, as the supervisor saw them last.
+    pub(super) fn copied(&self) -> Copied {
+        lock(&self.copied).clone()
+    }
+
+    pub(super) fn set_copied(&self, copied: Copied) {
+        *lock(&self.copied) = copied;
+    }
+
+    /// Notes and logs what was changed at the target.
+    pub(super) fn changed(&self, topic: Option<&str>, what: Change) {
+        tracing::info!(flow = %self.name, topic, event = what.word(), "{what}");
+        let change = TopicChange { at_ms: now_ms(), topic: topic.map(str::to_owned), what };
+        let changes = &mut self.board().changes;
+        if changes.len() >= MOST_EVENTS {
+            changes.pop_front();
+        }
+        changes.push_back(change);
+    }
+
     /// Notes what no copying can undo.
     pub(super) fn happened(&self, lane: &Lane, what: Happened) {
-        tracing::warn!(flow = %self.name, topic = %lane.source, partition = lane.partition, ?what, "records were lost");
+        tracing::warn!(flow = %self.name, topic = %lane.source, partition = lane.partition, event = what.word(), "{what}");
         let event = PartitionEvent { at_ms: now_ms(), topic: lane.source.to_string(), partition: lane.partition, what };
         let events = &mut self.board().events;
         if events.len() >= MOST_EVENTS {

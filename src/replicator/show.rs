@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::lane::{Counts, LaneStatus};
 use super::shared::{Shared, now_ms};
-use super::status::{FlowState, FlowStatus, TopicState, TopicStatus};
+use super::status::{FlowState, FlowStatus, Reason, TopicState, TopicStatus, TroubleCode};
 
 /// Rates are over this time.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -15,6 +15,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The flow as it is now. Costs a lock and a copy of a few numbers for each partition.
 pub(super) fn status(shared: &Shared) -> FlowStatus {
     let lanes: Vec<_> = shared.lanes().into_iter().map(|((topic, _), lane)| (topic, lane.status())).collect();
+    let pauses = shared.pauses();
     let board = shared.board();
     let mut topics: BTreeMap<String, TopicStatus> = BTreeMap::new();
     for (name, entry) in &board.topics {
@@ -44,6 +45,13 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
             merge(topic, lane);
         }
     }
+    for (name, topic) in &mut topics {
+        // What else is wrong with it is told first.
+        if pauses.holds(name) && topic.state != TopicState::Failed {
+            topic.state = TopicState::Paused;
+            topic.reason = Some(Reason { code: TroubleCode::Paused, text: "paused by the operator".to_owned() });
+        }
+    }
     let (records_per_second, bytes_per_second) = rates(&board.samples);
     // What the clusters are does not matter once the flow was told to stop.
     let state = board.state;
@@ -64,6 +72,8 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         last_error: board.last_error.clone(),
         last_progress_ms: board.last_progress_ms,
         events: board.events.iter().cloned().collect(),
+        changes: board.changes.iter().cloned().collect(),
+        paused: pauses.all,
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a flow shows of itself, and why a topic stands still.
 
+use std::fmt;
+
 use serde::Serialize;
 
+use super::decide::configs::ConfigChange;
 use super::decide::position::Event;
 
 /// A flow at one moment.
@@ -37,9 +40,13 @@ pub struct FlowStatus {
     pub last_progress_ms: Option<i64>,
     /// The newest events that an operator must know of, the oldest first; at most [`MOST_EVENTS`].
     pub events: Vec<PartitionEvent>,
+    /// What was changed at the target, the oldest first; at most [`MOST_EVENTS`].
+    pub changes: Vec<TopicChange>,
+    /// Whether the operator has paused the whole flow.
+    pub paused: bool,
 }
 
-/// Events kept for [`FlowStatus::events`].
+/// Events kept for [`FlowStatus::events`], and as many for [`FlowStatus::changes`].
 pub const MOST_EVENTS: usize = 100;
 
 /// How a flow is.
@@ -144,6 +151,10 @@ pub enum TroubleCode {
     Refused,
     /// The target's memory of what we wrote does not fit; being looked at again.
     Sequence,
+    /// The operator has paused it.
+    Paused,
+    /// The source lost records before they were copied, and the flow is to stop then.
+    SourceGap,
 }
 
 impl TroubleCode {
@@ -152,7 +163,12 @@ impl TroubleCode {
     pub const fn passes(self) -> bool {
         matches!(
             self,
-            Self::Beginning | Self::SourceUnavailable | Self::TargetUnavailable | Self::Sequence | Self::SourceGone
+            Self::Beginning
+                | Self::SourceUnavailable
+                | Self::TargetUnavailable
+                | Self::Sequence
+                | Self::SourceGone
+                | Self::Paused
         )
     }
 
@@ -202,4 +218,128 @@ pub enum TargetEvent {
         /// Records that are missing.
         records: u64,
     },
+}
+
+/// Something that a flow did at the target, or was told to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TopicChange {
+    /// When, in ms since 1970.
+    pub at_ms: i64,
+    /// Name at the source; none where it is about the whole flow.
+    pub topic: Option<String>,
+    /// What was done.
+    #[serde(flatten)]
+    pub what: Change,
+}
+
+/// What a flow did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Change {
+    /// A copy was created.
+    TopicCreated {
+        /// Its name.
+        target: String,
+        /// Its partitions.
+        partitions: i32,
+    },
+    /// A copy was given more partitions.
+    PartitionsAdded {
+        /// Its name.
+        target: String,
+        /// How many it has now.
+        count: i32,
+    },
+    /// One config of a copy was changed.
+    ConfigChanged {
+        /// Its name.
+        target: String,
+        /// Which config, from what and to what.
+        #[serde(flatten)]
+        change: ConfigChange,
+    },
+    /// The source topic is gone.
+    SourceGone {
+        /// Name of its copy.
+        target: String,
+        /// When the copy is deleted, in ms since 1970; none where it is kept.
+        delete_at_ms: Option<i64>,
+    },
+    /// The copy of a topic that is gone was deleted.
+    CopyDeleted {
+        /// Its name.
+        target: String,
+    },
+    /// The copy of a topic that was deleted and created again was deleted, to be made anew.
+    CopyReplaced {
+        /// Its name.
+        target: String,
+    },
+    /// The operator paused it.
+    Paused,
+    /// The operator resumed it.
+    Resumed,
+}
+
+impl Change {
+    /// The event's name in JSON.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::TopicCreated { .. } => "topic_created",
+            Self::PartitionsAdded { .. } => "partitions_added",
+            Self::ConfigChanged { .. } => "config_changed",
+            Self::SourceGone { .. } => "source_gone",
+            Self::CopyDeleted { .. } => "copy_deleted",
+            Self::CopyReplaced { .. } => "copy_replaced",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TopicCreated { target, partitions } => write!(f, "created {target} with {partitions} partitions"),
+            Self::PartitionsAdded { target, count } => write!(f, "{target} has {count} partitions now"),
+            Self::ConfigChanged { target, change } => write!(f, "changed {target}: {change}"),
+            Self::SourceGone { target, delete_at_ms: None } => write!(f, "the source topic is gone; {target} is kept"),
+            Self::SourceGone { target, delete_at_ms: Some(_) } => {
+                write!(f, "the source topic is gone; {target} is deleted after the grace")
+            }
+            Self::CopyDeleted { target } => write!(f, "deleted {target}, whose source topic is gone"),
+            Self::CopyReplaced { target } => write!(f, "deleted {target}, to be made anew of the new source topic"),
+            Self::Paused => write!(f, "paused by the operator"),
+            Self::Resumed => write!(f, "resumed by the operator"),
+        }
+    }
+}
+
+impl Happened {
+    /// The event's name in JSON.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Source(Event::Gap { .. }) => "gap",
+            Self::Source(Event::Truncated { .. }) => "truncated",
+            Self::Source(Event::Recreated { .. }) => "recreated",
+            Self::Target(TargetEvent::TargetRecreated) => "target_recreated",
+            Self::Target(TargetEvent::TargetLost { .. }) => "target_lost",
+        }
+    }
+}
+
+impl fmt::Display for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(event) => event.fmt(f),
+            Self::Target(TargetEvent::TargetRecreated) => {
+                f.write_str("the copy was deleted and created again; it is filled from the source's earliest record")
+            }
+            Self::Target(TargetEvent::TargetLost { records }) => {
+                write!(f, "the target lost {records} records that it had acknowledged")
+            }
+        }
+    }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
+use super::decide::configs::{ConfigChange, TargetConfigs, Values};
 use super::decide::plan::{self, Action, Plan, Planned, Problem, Rules, SourceTopic, TargetTopic};
 use super::decide::{TopicId, batches, position};
 use super::shared::Shared;
-use super::status::{Reason, TopicState, TroubleCode};
-use super::store::Known;
+use super::status::{Change, Reason, TopicState, TroubleCode};
 use crate::client::{AlterConfig, ClientError, ConfigEntry, ConfigSource, KafkaError, NewTopic, TopicView};
 use crate::kafka::batch::Codec;
 
@@ -31,6 +31,12 @@ pub(super) struct Seen {
     /// Something was changed at the target: look again at once.
     pub(super) changed: bool,
 }
+
+/// Of each source topic that was copied: its id, and that of its copy.
+pub(super) type Copied = BTreeMap<String, (TopicId, TopicId)>;
+
+/// Which cluster could not be used, and why.
+pub(super) type Unusable = (TroubleCode, ClientError);
 
 #[derive(Default)]
 struct Configs {
@@ -64,6 +70,18 @@ impl Configs {
     fn value(&self, topic: &str, name: &str) -> Option<&str> {
         self.topics.get(topic)?.iter().find(|config| config.name == name)?.value.as_deref()
     }
+
+    /// Configs that can be read and written, and are set on the topic itself.
+    fn own(&self, topic: &str) -> Option<Values> {
+        let own = self.topics.get(topic)?.iter().filter(|one| one.source == ConfigSource::Topic && !one.read_only);
+        Some(own.filter(|one| !one.sensitive).filter_map(|one| Some((one.name.clone(), one.value.clone()?))).collect())
+    }
+
+    fn of_target(&self, topic: &str) -> Option<TargetConfigs> {
+        let all = self.topics.get(topic)?.iter();
+        let values = all.filter_map(|one| Some((one.name.clone(), one.value.clone()?))).collect();
+        Some(TargetConfigs { values, own: self.own(topic)?.into_keys().collect() })
+    }
 }
 
 impl Topics {
@@ -72,15 +90,46 @@ impl Topics {
         &mut self,
         shared: &Shared,
         rules: &Rules,
-        known: &Known,
+        copied: &Copied,
         now: Instant,
-    ) -> Result<Seen, (TroubleCode, ClientError)> {
+    ) -> Result<Seen, Unusable> {
+        let mut seen = self.look(shared, rules, copied, now).await?;
+        for (name, planned) in &seen.plan.topics {
+            if shared.is_paused(name) {
+                continue;
+            }
+            match self.act(shared, name, planned).await {
+                Ok(acted) => {
+                    seen.changed |= acted;
+                    self.failed.remove(name);
+                }
+                Err(error) => {
+                    let reason = reason_of_change(&planned.target, &error);
+                    shared.complain(&format!("topic {name}"), &reason.text);
+                    self.failed.insert(name.clone(), reason);
+                }
+            }
+        }
+        self.failed.retain(|name, _| seen.plan.topics.contains_key(name));
+        Ok(seen)
+    }
+
+    /// Looks at both clusters and plans; nothing is changed anywhere.
+    pub(super) async fn look(
+        &mut self,
+        shared: &Shared,
+        rules: &Rules,
+        copied: &Copied,
+        now: Instant,
+    ) -> Result<Seen, Unusable> {
         let at_source = |error| (TroubleCode::SourceUnavailable, error);
         let at_target = |error| (TroubleCode::TargetUnavailable, error);
         let source = shared.source.topics(None).await.map_err(at_source)?;
         let source: BTreeMap<_, _> = source.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
         let named = plan::targets(rules, source.values().map(|topic| (topic.name.as_str(), topic.internal)));
-        let wanted: Vec<_> = named.values().filter_map(|target| target.clone().ok()).collect();
+        let gone = copied.keys().filter(|name| !source.contains_key(*name)).map(|name| (name.as_str(), false));
+        let gone = plan::targets(rules, gone);
+        let wanted: Vec<_> = named.values().chain(gone.values()).filter_map(|target| target.clone().ok()).collect();
         let mut target = BTreeMap::new();
         if !wanted.is_empty() {
             let topics = shared.target.topics(Some(wanted)).await.map_err(at_target)?;
@@ -92,34 +141,14 @@ impl Topics {
         let names: Vec<_> = target.keys().cloned().collect();
         self.target_configs.read(&*shared.target, &names, now).await.map_err(at_target)?;
 
-        let ids = known_ids(known, &named, &target);
-        let plan = plan::plan(rules, &self.source_view(&source), &self.target_view(&target), &ids);
-        let mut changed = false;
-        for (name, planned) in &plan.topics {
-            match self.act(&*shared.target, name, planned).await {
-                Ok(acted) => {
-                    changed |= acted;
-                    self.failed.remove(name);
-                }
-                Err(error) => {
-                    let reason = reason_of_change(&planned.target, &error);
-                    shared.complain(&format!("topic {name}"), &reason.text);
-                    self.failed.insert(name.clone(), reason);
-                }
-            }
-        }
-        self.failed.retain(|name, _| plan.topics.contains_key(name));
-        Ok(Seen { plan, source, target, changed })
+        let ids = known_ids(copied, &named, &target);
+        let plan = plan::plan(rules, &self.source_view(&source), &self.target_view(shared, &target), &ids);
+        Ok(Seen { plan, source, target, changed: false })
     }
 
     fn source_view(&self, source: &BTreeMap<String, TopicView>) -> BTreeMap<String, SourceTopic> {
         let view = source.values().filter(|topic| topic.error.is_none()).map(|topic| {
-            let configs = self.source_configs.topics.get(&topic.name).map(|configs| {
-                let own = configs.iter().filter(|one| one.source == ConfigSource::Topic && !one.read_only);
-                own.filter(|one| !one.sensitive)
-                    .filter_map(|one| Some((one.name.clone(), one.value.clone()?)))
-                    .collect()
-            });
+            let configs = self.source_configs.own(&topic.name);
             let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
             let view = SourceTopic { topic_id: topic.topic_id.0, internal: topic.internal, partitions, configs };
             (topic.name.clone(), view)
@@ -127,14 +156,12 @@ impl Topics {
         view.collect()
     }
 
-    fn target_view(&self, target: &BTreeMap<String, TopicView>) -> BTreeMap<String, TargetTopic> {
+    fn target_view(&self, shared: &Shared, target: &BTreeMap<String, TopicView>) -> BTreeMap<String, TargetTopic> {
         let view = target.values().map(|topic| {
-            let configs =
-                self.target_configs.topics.get(&topic.name).map(|configs| {
-                    configs.iter().filter_map(|one| Some((one.name.clone(), one.value.clone()?))).collect()
-                });
+            let configs = self.target_configs.of_target(&topic.name);
             let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-            (topic.name.clone(), TargetTopic { partitions, configs })
+            let ours = shared.ledger.configs(&topic.name);
+            (topic.name.clone(), TargetTopic { partitions, configs, ours })
         });
         view.collect()
     }
@@ -163,9 +190,15 @@ impl Topics {
         }
     }
 
-    /// Why a planned topic is not as it should be, the worst first.
+    /// Why a planned topic is not as it should be: the worst.
     pub(super) fn reason(&self, name: &str, planned: &Planned) -> Option<Reason> {
-        let told = planned.problems.iter().map(|problem| {
+        let all = Self::reasons(planned).chain(self.failed.get(name).cloned());
+        all.max_by_key(|reason: &Reason| (reason.code.state(), reason.code.state() == TopicState::Active))
+    }
+
+    /// The problems of a plan with their codes, in their order.
+    pub(super) fn reasons(planned: &Planned) -> impl Iterator<Item = Reason> + '_ {
+        planned.problems.iter().map(|problem| {
             let code = match problem {
                 Problem::Name(_) | Problem::Conflict { .. } => TroubleCode::TargetName,
                 Problem::Recreated => TroubleCode::SourceRecreated,
@@ -173,15 +206,14 @@ impl Topics {
                 Problem::MetricCollision(_) => TroubleCode::MetricCollision,
             };
             Reason { code, text: problem.to_string() }
-        });
-        let all = told.chain(self.failed.get(name).cloned());
-        all.max_by_key(|reason: &Reason| (reason.code.state(), reason.code.state() == TopicState::Active))
+        })
     }
 
     /// Does what is planned for one topic. True when something was changed.
-    async fn act(&mut self, cluster: &dyn Cluster, name: &str, planned: &Planned) -> Result<bool, ClientError> {
-        let target = &planned.target;
+    async fn act(&mut self, shared: &Shared, name: &str, planned: &Planned) -> Result<bool, ClientError> {
+        let (cluster, target) = (&*shared.target, &planned.target);
         for action in &planned.actions {
+            self.target_configs.topics.remove(target);
             match action {
                 Action::Create { partitions, replication_factor, configs } => {
                     let topic = NewTopic {
@@ -190,72 +222,107 @@ impl Topics {
                         replication_factor: *replication_factor,
                         configs: configs.clone(),
                     };
-                    create(cluster, topic).await?;
-                    tracing::info!(topic = name, %target, partitions, "created");
+                    if let Some(set) = create(cluster, topic).await? {
+                        let (target, partitions) = (target.clone(), *partitions);
+                        shared.changed(Some(name), Change::TopicCreated { target, partitions });
+                        remember(shared, &planned.target, &set).await;
+                    }
+                }
+                Action::Replace => {
+                    cluster.delete_topic(target.clone()).await?;
+                    shared.changed(Some(name), Change::CopyReplaced { target: target.clone() });
                 }
                 Action::AddPartitions { count } => {
                     match cluster.create_partitions(target.clone(), *count).await {
                         Err(error) if error.kafka() == Some(KafkaError::INVALID_PARTITIONS) => {}
                         other => other?,
                     }
-                    tracing::info!(topic = name, %target, count, "partitions added");
+                    shared.changed(Some(name), Change::PartitionsAdded { target: target.clone(), count: *count });
                 }
-                Action::AlterConfigs { set } => {
-                    self.target_configs.topics.remove(target);
-                    alter(cluster, target, set).await?;
-                    tracing::info!(topic = name, %target, ?set, "configs altered");
+                Action::AlterConfigs { changes } => {
+                    let (done, refused) = alter(cluster, target, changes).await;
+                    remember(shared, target, &done).await;
+                    for change in done {
+                        shared.changed(Some(name), Change::ConfigChanged { target: target.clone(), change });
+                    }
+                    refused?;
                 }
             }
-        }
-        if !planned.actions.is_empty() {
-            self.target_configs.topics.remove(target);
         }
         Ok(!planned.actions.is_empty())
     }
 }
 
-/// Creates the topic; where the target does not know one of the configs or forbids it, without them, and then sets those it takes.
-async fn create(cluster: &dyn Cluster, topic: NewTopic) -> Result<(), ClientError> {
-    let (name, configs) = (topic.name.clone(), topic.configs.clone());
-    let bare = NewTopic { configs: BTreeMap::new(), ..topic.clone() };
-    match cluster.create_topic(topic).await {
-        Err(error) if error.kafka() == Some(KafkaError::TOPIC_ALREADY_EXISTS) => Ok(()),
-        Err(error) if matches!(error.kafka(), Some(INVALID_CONFIG | POLICY_VIOLATION)) && !configs.is_empty() => {
-            cluster.create_topic(bare).await?;
-            alter(cluster, &name, &configs).await
+/// Notes which configs of the target are the flow's own. Where that fails they are the target's own from now on.
+async fn remember(shared: &Shared, target: &str, done: &[ConfigChange]) {
+    let mut ours = shared.ledger.configs(target);
+    for change in done {
+        match &change.to {
+            Some(value) => drop(ours.insert(change.name.clone(), value.clone())),
+            None => drop(ours.remove(&change.name)),
         }
-        other => other,
+    }
+    if let Err(error) = shared.ledger.set_configs(target, ours).await {
+        shared.complain("state", &error.to_string());
     }
 }
 
-/// Sets configs; one by one where the target refuses them together, so that one that it does not know stops no other.
-async fn alter(cluster: &dyn Cluster, topic: &str, set: &BTreeMap<String, String>) -> Result<(), ClientError> {
-    let change = |(name, value): (&String, &String)| (name.clone(), AlterConfig::Set(value.clone()));
-    match cluster.alter_configs(topic.to_owned(), set.iter().map(change).collect()).await {
-        Err(error) if error.kafka().is_some() && set.len() > 1 => {
-            let mut refused = Ok(());
-            for one in set {
-                if let Err(error) = cluster.alter_configs(topic.to_owned(), vec![change(one)]).await {
-                    refused = Err(error);
+/// Creates the topic; where the target does not know one of the configs or forbids it, without them, and then sets those it takes.
+/// Gives the configs that were set, and nothing where the topic was there already.
+async fn create(cluster: &dyn Cluster, topic: NewTopic) -> Result<Option<Vec<ConfigChange>>, ClientError> {
+    let name = topic.name.clone();
+    let set = topic.configs.iter();
+    let set: Vec<_> =
+        set.map(|(name, to)| ConfigChange { name: name.clone(), from: None, to: Some(to.clone()) }).collect();
+    let bare = NewTopic { configs: BTreeMap::new(), ..topic.clone() };
+    match cluster.create_topic(topic).await {
+        Ok(()) => Ok(Some(set)),
+        Err(error) if error.kafka() == Some(KafkaError::TOPIC_ALREADY_EXISTS) => Ok(None),
+        Err(error) if matches!(error.kafka(), Some(INVALID_CONFIG | POLICY_VIOLATION)) && !set.is_empty() => {
+            cluster.create_topic(bare).await?;
+            // What the target refuses is told when the configs are compared the next time.
+            Ok(Some(alter(cluster, &name, &set).await.0))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes configs; one by one where the target refuses them together, so that one that it does not know stops no other. Gives what
+/// was changed, and the last refusal.
+async fn alter(
+    cluster: &dyn Cluster,
+    topic: &str,
+    changes: &[ConfigChange],
+) -> (Vec<ConfigChange>, Result<(), ClientError>) {
+    let one =
+        |change: &ConfigChange| (change.name.clone(), change.to.clone().map_or(AlterConfig::Delete, AlterConfig::Set));
+    match cluster.alter_configs(topic.to_owned(), changes.iter().map(one).collect()).await {
+        Ok(()) => (changes.to_vec(), Ok(())),
+        Err(error) if error.kafka().is_some() && changes.len() > 1 => {
+            let (mut done, mut refused) = (Vec::new(), Ok(()));
+            for change in changes {
+                match cluster.alter_configs(topic.to_owned(), vec![one(change)]).await {
+                    Ok(()) => done.push(change.clone()),
+                    Err(error) => refused = Err(error),
                 }
             }
-            refused
+            (done, refused)
         }
-        other => other,
+        Err(error) => (Vec::new(), Err(error)),
     }
 }
 
 /// Ids of source topics whose copies still stand: a copy that was deleted may be made again of whatever the source is now.
 fn known_ids(
-    known: &Known,
+    copied: &Copied,
     named: &BTreeMap<String, Result<String, super::decide::naming::NameError>>,
     target: &BTreeMap<String, TopicView>,
 ) -> BTreeMap<String, TopicId> {
     let mut out = BTreeMap::new();
-    for ((topic, _), progress) in known {
+    for (topic, (source_id, target_id)) in copied {
         let copy = named.get(topic).and_then(|name| target.get(name.as_ref().ok()?));
-        if copy.is_some_and(|copy| !position::is_recreated(progress.target_topic_id, copy.topic_id.0)) {
-            out.insert(topic.clone(), progress.source_topic_id);
+        if copy.is_some_and(|copy| !position::is_recreated(*target_id, copy.topic_id.0)) {
+            out.insert(topic.clone(), *source_id);
         }
     }
     out

@@ -66,11 +66,29 @@ pub(super) fn wide(status: &Status, style: Style) -> String {
             ]
         }));
         let _ = writeln!(text, "\n{}", table("  ", &rows));
+        events(&mut text, flow);
     }
     tail(&mut text, status, style);
     text
 }
 
+/// The newest events of a flow.
+fn events(text: &mut String, flow: &FlowSection) {
+    let newest = &flow.events[flow.events.len().saturating_sub(SHOWN_EVENTS)..];
+    if newest.is_empty() {
+        return;
+    }
+    let mut rows = vec![row(["AT", "EVENT", "TOPIC", "WHAT"])];
+    rows.extend(newest.iter().map(|event| {
+        let topic = event.topic.as_deref().map_or_else(|| "-".to_owned(), clean);
+        let at = event.partition.map_or_else(|| topic.clone(), |partition| format!("{topic}-{partition}"));
+        vec![clean(&event.at), clean(&event.event), at, clean(&event.text)]
+    }));
+    let _ = writeln!(text, "{}", table("  ", &rows));
+}
+
+/// Events of each flow that the long form shows; the document has more.
+const SHOWN_EVENTS: usize = 20;
 const UNKNOWN: &str = "unknown";
 
 fn head(status: &Status, style: Style) -> String {

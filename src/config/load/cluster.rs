@@ -335,7 +335,8 @@ fn variable(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
     None
 }
 
-fn secret_file(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
+/// A secret that is the whole of a file.
+pub(super) fn secret_file(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
     let allowed = "a file that holds the secret alone; relative paths begin at the directory of this file";
     let text = node.text(reader, "the path of a file that holds the secret")?;
     let path = reader.path(text);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
-use super::super::{ClusterConfig, FlowConfig, value};
+use super::super::{ClusterConfig, Deletes, FlowConfig, OnGap, OnRecreate, Policies, value};
 
 pub(super) const FLOW: &[&str] = &[
     "name",
@@ -18,6 +18,12 @@ pub(super) const FLOW: &[&str] = &[
     "replication_factor",
     "isolation",
     "sync_configs",
+    "exclude_configs",
+    "pin_configs",
+    "deletes",
+    "delete_after",
+    "on_recreate",
+    "on_gap",
     "refresh",
 ];
 
@@ -109,6 +115,16 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         }
         Some(node) => node.bool(reader),
     };
+    let exclude_configs = names(reader, section, "exclude_configs");
+    let pin_configs = names(reader, section, "pin_configs");
+    if sync_configs == Some(false) {
+        section.unused(
+            reader,
+            &["pin_configs"],
+            "sync_configs is false, so that no config of an existing topic changes",
+        );
+    }
+    let policies = policies(reader, section);
     let refresh = match section.get("refresh") {
         None => {
             reader.default(section.key_path("refresh"), "\"5s\"");
@@ -130,8 +146,53 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         replication_factor: replication_factor?,
         read_committed: read_committed?,
         sync_configs: sync_configs?,
+        exclude_configs: exclude_configs?,
+        pin_configs: pin_configs?,
+        policies: policies?,
         refresh: refresh?,
     })
+}
+
+/// Regular expressions of configs' names.
+fn names(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Vec<String>> {
+    match section.get(key) {
+        Some(node) => node.list(reader, value::REGEX, value::regex),
+        None => {
+            reader.default(section.key_path(key), "[]");
+            Some(Vec::new())
+        }
+    }
+}
+
+/// What becomes of deleted and recreated topics, and of gaps.
+fn policies(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Policies> {
+    let default = Policies::default();
+    let mut word = |key: &str, words: &[&'static str]| match section.get(key) {
+        Some(node) => node.word(reader, words),
+        None => {
+            reader.default(section.key_path(key), format!("{:?}", words[0]));
+            Some(0)
+        }
+    };
+    let deletes = word("deletes", &["keep", "delete"]).map(|at| [Deletes::Keep, Deletes::Delete][at]);
+    let on_recreate = word("on_recreate", &["stop", "append", "replace"])
+        .map(|at| [OnRecreate::Stop, OnRecreate::Append, OnRecreate::Replace][at]);
+    let on_gap = word("on_gap", &["continue", "stop"]).map(|at| [OnGap::Continue, OnGap::Stop][at]);
+    if deletes == Some(Deletes::Keep) {
+        section.unused(reader, &["delete_after"], "copies are kept unless deletes is \"delete\"");
+    }
+    let delete_after = match section.get("delete_after") {
+        None => {
+            reader.default(section.key_path("delete_after"), "\"24h\"");
+            Some(default.delete_after)
+        }
+        Some(node) => {
+            let allowed = "a duration from \"0s\" to \"8760h\"";
+            let most = Duration::from_secs(8760 * 3600);
+            node.parse(reader, allowed, |text| value::duration(text, &(Duration::ZERO..=most)))
+        }
+    };
+    Some(Policies { deletes: deletes?, delete_after: delete_after?, on_recreate: on_recreate?, on_gap: on_gap? })
 }
 
 /// The template of target names, from whichever of the three keys is there.

@@ -125,7 +125,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 const ROOT: &[&str] = &["link", "local", "peer", "tunnel", "expose", "proxy", "replicate", "admin", "state_dir"];
 const EXPOSE: &[&str] = &["allow", "resolve"];
-const ADMIN: &[&str] = &["listen"];
+const ADMIN: &[&str] = &["listen", "token_file"];
 
 /// Every section of the file and the keys that it may have, in the order of the reference documentation.
 #[must_use]
@@ -235,19 +235,48 @@ fn expose(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<ExposeConfig> {
 
 fn admin(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<AdminConfig> {
     let section = root.table(reader, "admin", ADMIN)?;
-    let Some(node) = section.get("listen") else {
-        reader.default("admin.listen", "\"127.0.0.1:9464\"");
-        return Some(AdminConfig { listen: value::socket("127.0.0.1:9464").ok() });
+    let listen = match section.get("listen") {
+        None => {
+            reader.default("admin.listen", "\"127.0.0.1:9464\"");
+            value::socket("127.0.0.1:9464").ok()
+        }
+        Some(node) => {
+            let allowed = format!("\"off\", or {}", value::SOCKET);
+            let off = |text: &str| if text == "off" { Ok(None) } else { value::socket(text).map(Some) };
+            let listen = node.parse(reader, &allowed, off)?;
+            if listen.is_some_and(|address| !address.ip().is_loopback()) {
+                let hint = "it tells everybody who asks: let a firewall guard it, or listen on 127.0.0.1";
+                reader.report(ErrorCode::Weakened, &node.at, "the admin port is open to other hosts", hint);
+            }
+            listen
+        }
     };
-    let allowed = format!("\"off\", or {}", value::SOCKET);
-    let listen =
-        node.parse(reader, &allowed, |text| if text == "off" { Ok(None) } else { value::socket(text).map(Some) })?;
-    if listen.is_some_and(|address| !address.ip().is_loopback()) {
-        let hint = "it has no password: let a firewall guard it, or listen on 127.0.0.1";
-        reader.report(ErrorCode::Weakened, &node.at, "the admin port is open to other hosts", hint);
+    if listen.is_none() {
+        section.unused(reader, &["token_file"], "the admin port is off");
     }
-    Some(AdminConfig { listen })
+    let token = match section.get("token_file") {
+        None => None,
+        Some(node) => {
+            let token = cluster::secret_file(reader, &node)?;
+            let length = token.expose().trim().len();
+            if length < LEAST_TOKEN {
+                let problem = format!("the token has {length} characters");
+                reader.report(
+                    ErrorCode::Invalid,
+                    &node.at,
+                    problem,
+                    format!("at least {LEAST_TOKEN}: linkspan secret new makes one"),
+                );
+                return None;
+            }
+            Some(token)
+        }
+    };
+    Some(AdminConfig { listen, token })
 }
+
+/// Characters of the admin token: 128 bits in hexadecimal have as many.
+const LEAST_TOKEN: usize = 32;
 
 /// Two listeners on one address are found here and not by the second bind.
 fn one_user_a_port(reader: &mut Reader<'_>, role: &TunnelRole, admin: &AdminConfig, proxy: &ProxyConfig) {

@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod batches;
+pub mod configs;
 pub mod naming;
 pub mod offset_map;
 pub mod plan;

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::configs::{ConfigChange, ConfigRules, TargetConfigs, Values};
 use super::naming::{self, NameError, Naming};
 use super::select::{Selection, Why};
 use super::{TopicId, position};
+use crate::config::OnRecreate;
 
 /// A topic of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct SourceTopic {
     /// Number of partitions.
     pub partitions: i32,
     /// Configs set on the topic itself that can be read and written; `None` where they were not asked for or could not be read.
-    pub configs: Option<BTreeMap<String, String>>,
+    pub configs: Option<Values>,
 }
 
 /// A topic of the target.
@@ -24,8 +26,10 @@ pub struct SourceTopic {
 pub struct TargetTopic {
     /// Number of partitions.
     pub partitions: i32,
-    /// All its configs, defaults included; `None` where they were not asked for or could not be read.
-    pub configs: Option<BTreeMap<String, String>>,
+    /// Its configs; `None` where they were not asked for or could not be read.
+    pub configs: Option<TargetConfigs>,
+    /// Configs of it that this flow has set.
+    pub ours: Values,
 }
 
 /// What the flow was told.
@@ -37,12 +41,15 @@ pub struct Rules {
     pub naming: Naming,
     /// Replication factor of created topics; `None` for the target's default.
     pub replication_factor: Option<i16>,
-    /// Whether configs of topics that exist follow the source.
-    pub sync_configs: bool,
+    /// Which configs are copied.
+    pub configs: ConfigRules,
+    /// What becomes of a copy whose source topic was deleted and created again.
+    pub on_recreate: OnRecreate,
 }
 
 /// What is to be done at the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
 pub enum Action {
     /// Create the topic.
     Create {
@@ -51,17 +58,19 @@ pub enum Action {
         /// -1 for the target's default.
         replication_factor: i16,
         /// What the source has set on the topic itself.
-        configs: BTreeMap<String, String>,
+        configs: Values,
     },
+    /// Delete the copy of a topic that was deleted and created again, so that it is made anew.
+    Replace,
     /// Raise the number of partitions.
     AddPartitions {
         /// To this many in all.
         count: i32,
     },
-    /// Set these configs and leave all others: what the operator set at the target alone is never wiped.
+    /// Change these configs and leave all others: what the operator set at the target alone is never wiped.
     AlterConfigs {
-        /// Name and value.
-        set: BTreeMap<String, String>,
+        /// Each config that differs.
+        changes: Vec<ConfigChange>,
     },
 }
 
@@ -81,7 +90,9 @@ pub enum Problem {
         others: Vec<String>,
     },
     /// The source's topic was deleted and created again while it was copied. Stops the topic.
-    #[error("the source topic was deleted and created again; its copy holds the old one's records")]
+    #[error(
+        "the source topic was deleted and created again; its copy holds the old one's records: delete the copy, or set on_recreate"
+    )]
     Recreated,
     /// The target has more partitions than the source; partitions are copied one to one, but consumers that look for a key by its
     /// partition look in the wrong one.
@@ -119,10 +130,10 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Whether it is copied in spite of its problems.
+    /// Whether it is copied in spite of its problems, and its copy is not about to be made anew.
     #[must_use]
     pub fn is_copied(&self) -> bool {
-        !self.problems.iter().any(Problem::stops)
+        !self.problems.iter().any(Problem::stops) && !self.actions.contains(&Action::Replace)
     }
 }
 
@@ -184,10 +195,13 @@ pub fn plan(
         if let Some(others) = conflicts.get(name) {
             planned.problems.push(Problem::Conflict { target: planned.target.clone(), others: others.clone() });
         }
-        if known.get(name).is_some_and(|&was| position::is_recreated(was, topic.topic_id)) {
+        let recreated = known.get(name).is_some_and(|&was| position::is_recreated(was, topic.topic_id));
+        if recreated && rules.on_recreate == OnRecreate::Stop {
             planned.problems.push(Problem::Recreated);
         }
-        if planned.is_copied() {
+        if recreated && rules.on_recreate == OnRecreate::Replace && planned.is_copied() {
+            planned.actions.push(Action::Replace);
+        } else if planned.is_copied() {
             act(rules, topic, target.get(&planned.target), &mut planned);
         }
         out.topics.insert(name.clone(), planned);
@@ -196,15 +210,11 @@ pub fn plan(
 }
 
 fn act(rules: &Rules, source: &SourceTopic, target: Option<&TargetTopic>, planned: &mut Planned) {
-    let wanted = || {
-        let configs = source.configs.iter().flatten().filter(|(name, _)| !SKIPPED.contains(&name.as_str()));
-        configs.map(|(name, value)| (name.clone(), value.clone()))
-    };
     let Some(target) = target else {
         planned.actions.push(Action::Create {
             partitions: source.partitions,
             replication_factor: rules.replication_factor.unwrap_or(-1),
-            configs: wanted().collect(),
+            configs: source.configs.as_ref().map(|configs| rules.configs.at_creation(configs)).unwrap_or_default(),
         });
         return;
     };
@@ -215,22 +225,13 @@ fn act(rules: &Rules, source: &SourceTopic, target: Option<&TargetTopic>, planne
         let (source_count, target) = (source.partitions, target.partitions);
         planned.problems.push(Problem::MorePartitions { source_count, target });
     }
-    if let (true, Some(has)) = (rules.sync_configs, &target.configs) {
-        let set: BTreeMap<_, _> = wanted().filter(|(name, value)| has.get(name) != Some(value)).collect();
-        if !set.is_empty() {
-            planned.actions.push(Action::AlterConfigs { set });
+    if let (Some(wanted), Some(has)) = (&source.configs, &target.configs) {
+        let changes = rules.configs.changes(wanted, has, &target.ours);
+        if !changes.is_empty() {
+            planned.actions.push(Action::AlterConfigs { changes });
         }
     }
 }
-
-/// Configs that speak of the source's brokers and replicas. A `min.insync.replicas` above the target's replication factor would make
-/// the copy unwritable; both last are MirrorMaker's exclusions too.
-const SKIPPED: [&str; 4] = [
-    "follower.replication.throttled.replicas",
-    "leader.replication.throttled.replicas",
-    "min.insync.replicas",
-    "unclean.leader.election.enable",
-];
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +242,8 @@ mod tests {
             selection: Selection::new(&["[a-z._]+".to_owned()], &["x.*".to_owned()]).expect("expressions"),
             naming: Naming::new(rename).expect("a template"),
             replication_factor: None,
-            sync_configs,
+            configs: ConfigRules { sync: sync_configs, ..ConfigRules::default() },
+            on_recreate: OnRecreate::Stop,
         }
     }
 
@@ -254,7 +256,8 @@ mod tests {
     }
 
     fn target(partitions: i32, pairs: &[(&str, &str)]) -> TargetTopic {
-        TargetTopic { partitions, configs: Some(configs(pairs)) }
+        let configs = TargetConfigs { values: configs(pairs), own: BTreeSet::new() };
+        TargetTopic { partitions, configs: Some(configs), ours: Values::new() }
     }
 
     fn one(rules: &Rules, source: SourceTopic, target: Option<TargetTopic>) -> Planned {
@@ -281,8 +284,9 @@ mod tests {
         let here = source(4, &[("retention.ms", "5"), ("cleanup.policy", "compact")]);
         let there = target(2, &[("retention.ms", "5"), ("cleanup.policy", "delete"), ("segment.bytes", "9")]);
         let planned = one(&rules("${topic}.copy", true), here.clone(), Some(there.clone()));
-        let set = configs(&[("cleanup.policy", "compact")]);
-        assert_eq!(planned.actions, [Action::AddPartitions { count: 4 }, Action::AlterConfigs { set }]);
+        let (name, from, to) = ("cleanup.policy".to_owned(), Some("delete".to_owned()), Some("compact".to_owned()));
+        let changes = vec![ConfigChange { name, from, to }];
+        assert_eq!(planned.actions, [Action::AddPartitions { count: 4 }, Action::AlterConfigs { changes }]);
         let planned = one(&rules("${topic}.copy", false), here.clone(), Some(there));
         assert_eq!(planned.actions, [Action::AddPartitions { count: 4 }]);
         let same = target(4, &[("retention.ms", "5"), ("cleanup.policy", "compact")]);
@@ -304,6 +308,17 @@ mod tests {
         let plan = plan(&rules("${topic}", true), &topics, &BTreeMap::new(), &known);
         assert_eq!(plan.topics["t"].problems, [Problem::Recreated]);
         assert_eq!(plan.topics["t"].actions, []);
+
+        let there = || [("t".to_owned(), target(1, &[]))].into();
+        let replace = Rules { on_recreate: OnRecreate::Replace, ..rules("${topic}", true) };
+        let replaced = super::plan(&replace, &topics, &there(), &known);
+        assert_eq!(
+            (&*replaced.topics["t"].problems, &*replaced.topics["t"].actions),
+            (&[][..], &[Action::Replace][..])
+        );
+        let append = Rules { on_recreate: OnRecreate::Append, ..rules("${topic}", true) };
+        let appended = super::plan(&append, &topics, &there(), &known);
+        assert_eq!((&*appended.topics["t"].problems, &*appended.topics["t"].actions), (&[][..], &[][..]));
     }
 
     #[test]

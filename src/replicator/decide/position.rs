@@ -42,6 +42,34 @@ pub enum Event {
         /// Where the log ends.
         end: i64,
     },
+    /// The source's topic was deleted and created again under its name; its records follow those of the old one.
+    Recreated {
+        /// First offset of the new topic that is copied.
+        from: i64,
+    },
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Gap { from, to } => write!(
+                f,
+                "the source deleted offsets {from} to {} before they were copied ({} offsets)",
+                to - 1,
+                to - from
+            ),
+            Self::Truncated { expected, end } => write!(
+                f,
+                "the source's log ends at {end}, though everything before {expected} was copied: it lost acknowledged records"
+            ),
+            Self::Recreated { from } => {
+                write!(
+                    f,
+                    "the source topic was deleted and created again; its records from offset {from} follow the old ones"
+                )
+            }
+        }
+    }
 }
 
 /// The source's topic is another one of the same name: offsets mean nothing any more.
@@ -52,6 +80,14 @@ pub struct Recreated {
     pub was: TopicId,
     /// The id now.
     pub now: TopicId,
+}
+
+impl Recreated {
+    /// Where to begin when the new topic's records are to follow the old ones'.
+    #[must_use]
+    pub const fn append(&self, log: &SourceLog) -> Start {
+        Start { offset: log.start, event: Some(Event::Recreated { from: log.start }) }
+    }
 }
 
 /// Where to begin: after the progress, or at the earliest offset where there is none.

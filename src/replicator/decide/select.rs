@@ -95,6 +95,26 @@ impl Selection {
     }
 }
 
+/// Expressions that a name must match one of, as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Patterns(Vec<Pattern>);
+
+impl Patterns {
+    /// Reads the expressions, as [`Selection::new`] does.
+    ///
+    /// # Errors
+    /// [`SelectError`] for the first that is none.
+    pub fn new(texts: &[String]) -> Result<Self, SelectError> {
+        texts.iter().map(|text| Pattern::new(text)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The first expression that matches the name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|pattern| pattern.regex.is_match(name)).map(|pattern| pattern.text.as_str())
+    }
+}
+
 impl Pattern {
     fn new(text: &str) -> Result<Self, SelectError> {
         let fail = |error: &regex::Error| {

@@ -1,6 +1,7 @@
 //! The source's side of a lane.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::{Hold, Item, Lane, State};
@@ -29,7 +30,7 @@ pub(in crate::replicator) enum Want {
     Full,
     /// Nothing before this moment.
     Later(Instant),
-    /// Nothing: not adopted, under way elsewhere, led by another broker, or stuck at the target.
+    /// Nothing: paused, not adopted, under way elsewhere, led by another broker, or stuck at the target.
     Nothing,
 }
 
@@ -56,7 +57,8 @@ impl Lane {
     /// What to fetch from this broker now. Where it says [`Want::Fetch`], [`Lane::take`] or [`Lane::fetch_failed`] must follow.
     pub(in crate::replicator) fn want(&self, node: i32, now: Instant) -> Want {
         let mut state = self.lock();
-        if !state.adopted || state.fetching || state.source_leader != Some(node) {
+        let paused = self.paused.load(Ordering::Relaxed);
+        if paused || !state.adopted || state.fetching || state.source_leader != Some(node) {
             return Want::Nothing;
         }
         if let Some(after) = state.fetch_trouble.after.filter(|&after| after > now) {

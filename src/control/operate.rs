@@ -1,0 +1,170 @@
+//! The operator's hand on a running endpoint: what can be asked of it and what can be changed, over the admin port.
+
+use serde::{Deserialize, Serialize};
+
+use super::Code;
+use crate::config::FlowConfig;
+use crate::net::BoxFuture;
+
+/// An outcome of the operator's word.
+pub type Outcome<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+
+/// Does what the operator says. Implemented by the composition root.
+pub trait Operator: Send + Sync + 'static {
+    /// Pauses or resumes flows, or topics of them; what is paused stays so over a restart.
+    fn pause(&self, what: Selector, paused: bool) -> Outcome<'_, PauseDocument>;
+
+    /// What these flows, those that run where none are given, would create or change. Changes nothing.
+    fn plan(&self, flows: Option<Vec<FlowConfig>>) -> Outcome<'_, PlanDocument>;
+}
+
+/// Which flows, and which of their topics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// Name of the flow; all flows where there is none.
+    #[serde(default)]
+    pub flow: Option<String>,
+    /// Name of the topic at the source; the whole flow where there is none.
+    #[serde(default)]
+    pub topic: Option<String>,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub kind: RefusalKind,
+    /// The code under which it stands in docs/errors.md, where it has one.
+    pub code: Option<Code>,
+    /// What was seen, and what to do.
+    pub what: String,
+}
+
+/// Kinds of refusal; each is one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The request makes no sense: 400.
+    Invalid,
+    /// Not allowed from there, or without the token: 403.
+    Forbidden,
+    /// There is no such flow or topic: 404.
+    Unknown,
+    /// It cannot be done in the state that things are in: 409.
+    Conflict,
+    /// A cluster that is needed does not answer: 503.
+    Unavailable,
+}
+
+impl Refusal {
+    /// A refusal without a code.
+    #[must_use]
+    pub fn new(kind: RefusalKind, what: impl Into<String>) -> Self {
+        Self { kind, code: None, what: what.into() }
+    }
+
+    /// A refusal with one.
+    #[must_use]
+    pub fn coded(kind: RefusalKind, code: Code, what: impl Into<String>) -> Self {
+        Self { kind, code: Some(code), what: what.into() }
+    }
+}
+
+/// What is paused after [`Operator::pause`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseDocument {
+    /// `linkspan/v1/Pause`.
+    pub schema: String,
+    /// Of each flow that was named.
+    pub flows: Vec<PausedFlow>,
+}
+
+/// What is paused of one flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedFlow {
+    /// Name of the flow.
+    pub flow: String,
+    /// Whether all of it is paused.
+    pub paused: bool,
+    /// Topics that are paused by name.
+    pub topics: Vec<String>,
+}
+
+/// What flows would create or change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDocument {
+    /// `linkspan/v1/Plan`.
+    pub schema: String,
+    /// Name of the link.
+    pub link: String,
+    /// Changes at the target, over all flows.
+    pub changes: u64,
+    /// Things that stop a topic, over all flows.
+    pub problems: u64,
+    /// The flows.
+    pub flows: Vec<FlowPlan>,
+}
+
+/// What one flow would create or change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPlan {
+    /// Its name.
+    pub flow: String,
+    /// The source cluster.
+    pub source: String,
+    /// The target cluster.
+    pub target: String,
+    /// Topics that are copied, by name.
+    pub topics: Vec<TopicPlan>,
+    /// Topics of the source that are not, by name.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What is planned for one topic that is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicPlan {
+    /// Its name at the source.
+    pub source: String,
+    /// Its name at the target.
+    pub target: String,
+    /// Partitions of the source.
+    pub partitions: i32,
+    /// Why it is copied: the expression that matches.
+    pub why: String,
+    /// Whether the operator has paused it, so that nothing is done now.
+    pub paused: bool,
+    /// What would be done at the target, in this order.
+    pub actions: Vec<PlannedAction>,
+    /// What is wrong with it.
+    pub problems: Vec<PlannedProblem>,
+}
+
+/// One thing that would be done at the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedAction {
+    /// `create`, `add_partitions`, `alter_config`, `replace`, `delete`.
+    pub action: String,
+    /// What exactly, in words.
+    pub text: String,
+}
+
+/// One thing that is wrong with a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedProblem {
+    /// Its code.
+    pub code: Code,
+    /// Whether the topic is not copied because of it.
+    pub stops: bool,
+    /// What exactly.
+    pub text: String,
+}
+
+/// A topic of the source that is not copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub source: String,
+    /// Why.
+    pub why: String,
+}
