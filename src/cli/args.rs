@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what the flows of this configuration would create or change, and why each topic is in or out
     Plan(PlanArgs),
+    /// Compare copies with their sources, record by record; exit 1 where they differ
+    Verify(VerifyArgs),
     /// Stop copying a topic, or a whole flow, until it is resumed
     Pause(PauseArgs),
     /// Copy again what was paused, or what stopped at a gap
@@ -215,6 +217,32 @@ pub(crate) struct PauseArgs {
     /// Only this flow [default: all flows, or those that copy the topic]
     #[arg(long, value_name = "NAME")]
     pub(crate) flow: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = ReportOutput::Human)]
+    pub(crate) output: ReportOutput,
+    /// Admin port of the running endpoint [default: that of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Only this topic, by its name at the source
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Only this flow [default: all flows, or those that copy the topic]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) flow: Option<String>,
+    /// Compare the newest N offsets of each partition
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "full")]
+    pub(crate) sample: u64,
+    /// Compare all that both sides still have
+    #[arg(long)]
+    pub(crate) full: bool,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = ReportOutput::Human)]
     pub(crate) output: ReportOutput,

@@ -18,6 +18,7 @@ mod run;
 mod secret;
 mod source;
 mod status;
+mod verify;
 mod version;
 mod watch;
 
@@ -67,6 +68,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Plan(args) => operate::plan(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Pause(args) => operate::pause(&args, true),
         Command::Resume(args) => operate::pause(&args, false),
         Command::Config(ConfigCommand::Validate(args)) => config::validate(&args),

@@ -93,6 +93,13 @@ fn flow_text(text: &mut String, flow: &FlowPlan, style: Style) {
             let _ = writeln!(text, "    {sign} {} {}", problem.code, clean(&problem.text));
         }
     }
+    for acl in &flow.acls {
+        let sign = style.paint(Paint::Doubtful, if acl.action == "create_acl" { "+" } else { "-" });
+        let _ = writeln!(text, "  {sign} ACL {}", clean(&acl.text));
+    }
+    if let Some(problem) = &flow.acls_problem {
+        let _ = writeln!(text, "  {} {} {}", style.paint(Paint::Bad, "!"), problem.code, clean(&problem.text));
+    }
     for out in &flow.left_out {
         let line = format!("  {}   out: {}", clean(&out.source), clean(&out.why));
         let _ = writeln!(text, "{}", style.paint(Paint::Faint, &line));
@@ -134,10 +141,12 @@ mod tests {
                 topic("eu.b\u{1b}", &[("alter_config", "eu.b.copy: retention.ms from 5 to 6")], &[]),
                 topic("eu.c", &[], &[(Code::TOPIC_NAME, true, "target name: too long")]),
             ],
+            acls: vec![PlannedAction { action: "create_acl".to_owned(), text: "ALLOW Read".to_owned() }],
+            acls_problem: None,
             left_out: vec![LeftOut { source: "us.a".to_owned(), why: "no expression of topics matches".to_owned() }],
         };
         let (schema, link) = ("linkspan/v1/Plan".to_owned(), "l".to_owned());
-        let plan = PlanDocument { schema, link, changes: 2, problems: 1, flows: vec![flow] };
+        let plan = PlanDocument { schema, link, changes: 3, problems: 1, flows: vec![flow] };
         assert_eq!(
             plan_text(&plan, Style::PLAIN),
             "flow f (orange to grape)\n  \
@@ -147,8 +156,9 @@ mod tests {
              ~ eu.b.copy: retention.ms from 5 to 6\n  \
              eu.c -> eu.c.copy   in by topics 'eu[.].*'\n    \
              × LS403 target name: too long\n  \
+             + ACL ALLOW Read\n  \
              us.a   out: no expression of topics matches\n\n\
-             Plan: 2 changes, 3 topics copied, 1 problems.\n"
+             Plan: 3 changes, 3 topics copied, 1 problems.\n"
         );
     }
 

@@ -259,7 +259,7 @@ impl ClusterClient {
     }
 
     /// The controller, or with KRaft the broker that is named as one; any broker forwards where that one cannot be reached.
-    async fn controller(&self) -> Result<Connection, ClientError> {
+    pub(super) async fn controller(&self) -> Result<Connection, ClientError> {
         let view = match self.view() {
             Some(view) => view,
             None => self.cluster().await?.into(),

@@ -203,6 +203,8 @@ impl KafkaError {
     /// 56: the log directory of the partition failed.
     pub const KAFKA_STORAGE_ERROR: Self = Self(56);
     /// 58: wrong credentials.
+    pub const SECURITY_DISABLED: Self = Self(54);
+    /// 58.
     pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     /// 74: the leader epoch asked with is older than the broker's.
     pub const FENCED_LEADER_EPOCH: Self = Self(74);

@@ -41,5 +41,6 @@ fn decode(api: ApiKey, version: i16, body: &Bytes) {
         InitProducerId InitProducerIdRequest, DescribeConfigs DescribeConfigsRequest,
         SaslAuthenticate SaslAuthenticateRequest, CreatePartitions CreatePartitionsRequest,
         IncrementalAlterConfigs IncrementalAlterConfigsRequest, DescribeProducers DescribeProducersRequest,
+        DescribeAcls DescribeAclsRequest, CreateAcls CreateAclsRequest, DeleteAcls DeleteAclsRequest,
     );
 }

@@ -13,6 +13,7 @@
 //! * Errors name the culprit ([`ClientError`]); a password never stands in one.
 //! * Brokers are dialled by the names they advertise. Only bootstrap servers come from the operator.
 
+mod acls;
 mod admin;
 mod cluster;
 mod connection;
@@ -33,6 +34,7 @@ mod shapes;
 mod view;
 mod wire;
 
+pub use acls::{Acl, AclOperation, AclPattern};
 pub use admin::{AlterConfig, ConfigEntry, ConfigSource, NewTopic, PartitionOffset, Position, TopicConfigs};
 pub use cluster::{ADMIN_SLOT, ClientSettings, ClientSnapshot, ClusterClient};
 pub use connection::Connection;

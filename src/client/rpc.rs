@@ -40,6 +40,9 @@ rpc! {
     CreatePartitions: CreatePartitionsRequest -> CreatePartitionsResponse,
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest -> IncrementalAlterConfigsResponse,
     DescribeProducers: DescribeProducersRequest -> DescribeProducersResponse,
+    DescribeAcls: DescribeAclsRequest -> DescribeAclsResponse,
+    CreateAcls: CreateAclsRequest -> CreateAclsResponse,
+    DeleteAcls: DeleteAclsRequest -> DeleteAclsResponse,
 }
 
 /// Builds one request's frame: length, header, and what `body` writes. `body` answers with the number of bytes that follow the

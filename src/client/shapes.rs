@@ -175,6 +175,27 @@ pub(super) static SHAPES: &[Shape] = &[
         throttle: Some(0),
         fields: &[I32, list(&[text(), list(&[I32, I16, text(), list(&[I64, I32, I32, I64, I32, I64])])])],
     },
+    Shape {
+        api: ApiKey::DescribeAcls,
+        versions: (1, 3),
+        flexible: 2,
+        throttle: Some(0),
+        fields: &[I32, I16, text(), list(&[I8, text(), I8, list(&[text(), text(), I8, I8])])],
+    },
+    Shape {
+        api: ApiKey::CreateAcls,
+        versions: (1, 3),
+        flexible: 2,
+        throttle: Some(0),
+        fields: &[I32, list(&[I16, text()])],
+    },
+    Shape {
+        api: ApiKey::DeleteAcls,
+        versions: (1, 3),
+        flexible: 2,
+        throttle: Some(0),
+        fields: &[I32, list(&[I16, text(), list(&[I16, text(), I8, text(), I8, text(), text(), I8, I8])])],
+    },
 ];
 
 #[cfg(test)]
@@ -319,6 +340,26 @@ mod tests {
             .with_name(TopicName(some()))
             .with_partitions(vec![partition; 2]);
         holds(ApiKey::DescribeProducers, |_| DescribeProducersResponse::default().with_topics(vec![topic.clone(); 2]));
+    }
+
+    #[test]
+    fn acls_in_all_versions() {
+        let acl = describe_acls_response::AclDescription::default().with_principal(some()).with_host(some());
+        let resource = describe_acls_response::DescribeAclsResource::default()
+            .with_resource_name(some())
+            .with_pattern_type(4)
+            .with_acls(vec![acl; 2]);
+        holds(ApiKey::DescribeAcls, |_| {
+            DescribeAclsResponse::default().with_error_message(Some(some())).with_resources(vec![resource.clone(); 2])
+        });
+        let one = create_acls_response::AclCreationResult::default().with_error_message(Some(some()));
+        holds(ApiKey::CreateAcls, |_| CreateAclsResponse::default().with_results(vec![one.clone(); 2]));
+        let acl = delete_acls_response::DeleteAclsMatchingAcl::default()
+            .with_resource_name(some())
+            .with_principal(some())
+            .with_host(some());
+        let one = delete_acls_response::DeleteAclsFilterResult::default().with_matching_acls(vec![acl; 2]);
+        holds(ApiKey::DeleteAcls, |_| DeleteAclsResponse::default().with_filter_results(vec![one.clone(); 2]));
     }
 
     #[test]

@@ -372,6 +372,10 @@ pub struct FlowConfig {
     pub exclude_configs: Vec<String>,
     /// Regular expressions of configs that are the target's own once the topic is created.
     pub pin_configs: Vec<String>,
+    /// Whether the ACLs of copies follow those of their source topics.
+    pub sync_acls: bool,
+    /// Principals at the target, by those at the source; others keep their names.
+    pub principals: BTreeMap<String, String>,
     /// What becomes of things that no copying can undo.
     pub policies: Policies,
     /// How often topics and partitions of the source are looked at.

@@ -94,6 +94,16 @@ pub(super) fn duration(text: &str, bounds: &RangeInclusive<Duration>) -> Result<
     if bounds.contains(&value) { Ok(value) } else { Err(format!("`{text}` is out of range")) }
 }
 
+/// A Kafka principal: a kind, a colon, and a name.
+pub(super) fn principal(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !text.contains(char::is_control) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("`{text}` is no principal")),
+    }
+}
+
 /// A size in bytes: a number and `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str, bounds: &RangeInclusive<u64>) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

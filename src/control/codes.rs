@@ -331,6 +331,12 @@ codes! {
         cause: "the command ran on another host, or [admin] token_file is set and the command did not read it",
         fix: "run the command on the endpoint's own host with its configuration file, as a user who may read token_file"
     }
+    ACLS_FOLLOW = 425 {
+        "ACLs of copies follow",
+        meaning: "`sync_acls` is on, and the ACLs of the copies cannot be kept in step with those of their source topics. Copying goes on.",
+        cause: "a cluster has no authorizer, or this link's user may not Describe (source) or Describe and Alter (target) the cluster",
+        fix: "grant what the line names to the user of this link, or set sync_acls = false"
+    }
     PROXY_LISTENS = 501 {
         "proxy listens",
         meaning: "Local clients cannot reach the peer's brokers: a listener of the proxy is not there.",

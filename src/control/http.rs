@@ -8,6 +8,7 @@
 //! | `/api/v1/status` | the [`Status`](super::Status) |
 //! | `/api/v1/check` | [facts](super::facts) that only the running process can find out |
 //! | `POST /api/v1/plan` | what flows would create or change: those of the body (`{"flows":[…]}`), or those that run (`{}`) |
+//! | `POST /api/v1/verify` | lists partitions, or compares a part of one with its copy: see [`VerifyRequest`] |
 //! | `POST /api/v1/pause`, `POST /api/v1/resume` | pauses or resumes: `{"flow":…,"topic":…}`, both optional |
 //!
 //! Reading needs nothing. A `POST` needs JSON, comes from this host or has the token, and never comes from a web page of another
@@ -31,7 +32,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::operate::{Operator, Refusal, RefusalKind, Selector};
+use super::operate::{Operator, Refusal, RefusalKind, Selector, VerifyRequest};
 use super::status::StatusSource;
 use super::{Code, guard, metrics};
 use crate::config::{FlowConfig, Secret};
@@ -237,6 +238,7 @@ impl Pages {
         Ok(match path {
             "/api/v1/pause" => json(&self.source.pause(read::<Selector>(body)?, true).await?),
             "/api/v1/resume" => json(&self.source.pause(read::<Selector>(body)?, false).await?),
+            "/api/v1/verify" => json(&self.source.verify(read::<VerifyRequest>(body)?).await?),
             _ => json(&self.source.plan(read::<PlanRequest>(body)?.flows).await?),
         })
     }
@@ -277,7 +279,7 @@ impl Pages {
 }
 
 /// Pages that need a `POST`.
-const ACTIONS: [&str; 3] = ["/api/v1/plan", "/api/v1/pause", "/api/v1/resume"];
+const ACTIONS: [&str; 4] = ["/api/v1/plan", "/api/v1/verify", "/api/v1/pause", "/api/v1/resume"];
 
 /// Which flows a plan is for.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -354,7 +356,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::super::facts::{ClusterFact, Fact, Side};
-    use super::super::operate::{Outcome, PauseDocument, PausedFlow, PlanDocument};
+    use super::super::operate::{Outcome, PauseDocument, PausedFlow, PlanDocument, VerifyPart, VerifyTarget};
     use super::super::status::{State, Status, sample};
     use super::*;
     use crate::net::BoxFuture;
@@ -386,6 +388,13 @@ mod tests {
                 let topics = what.topic.into_iter().collect();
                 let flow = PausedFlow { flow: what.flow.unwrap_or_default(), paused, topics };
                 Ok(PauseDocument { schema: "linkspan/v1/Pause".to_owned(), flows: vec![flow] })
+            })
+        }
+
+        fn verify(&self, ask: VerifyRequest) -> Outcome<'_, VerifyPart> {
+            Box::pin(async move {
+                let target = VerifyTarget { flow: "f".to_owned(), topic: ask.topic.unwrap_or_default(), partition: 0 };
+                Ok(VerifyPart::Partitions(vec![target]))
             })
         }
 
@@ -468,6 +477,8 @@ mod tests {
         let done: PauseDocument = serde_json::from_str(&body).expect("a document");
         assert_eq!((code, done.flows[0].paused), (200, false));
         assert_eq!(post(at, "/api/v1/plan", json, "{}").await.0, 200);
+        let (code, listed) = post(at, "/api/v1/verify", json, r#"{"topic":"t"}"#).await;
+        assert_eq!((code, listed.trim_end()), (200, r#"{"partitions":[{"flow":"f","topic":"t","partition":0}]}"#));
 
         assert_eq!(get(at, "/api/v1/pause").await, (405, "only POST\n".to_owned()));
         let (code, body) = post(at, "/api/v1/pause", &format!("{json}Origin: http://evil.example\r\n"), "{}").await;

@@ -14,6 +14,9 @@ pub trait Operator: Send + Sync + 'static {
     /// Pauses or resumes flows, or topics of them; what is paused stays so over a restart.
     fn pause(&self, what: Selector, paused: bool) -> Outcome<'_, PauseDocument>;
 
+    /// Compares copies with their sources: a part of one partition, or says which partitions there are.
+    fn verify(&self, ask: VerifyRequest) -> Outcome<'_, VerifyPart>;
+
     /// What these flows, those that run where none are given, would create or change. Changes nothing.
     fn plan(&self, flows: Option<Vec<FlowConfig>>) -> Outcome<'_, PlanDocument>;
 }
@@ -28,6 +31,74 @@ pub struct Selector {
     /// Name of the topic at the source; the whole flow where there is none.
     #[serde(default)]
     pub topic: Option<String>,
+}
+
+/// What to compare. Without a partition, the partitions of what is selected are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Name of the flow; all flows where there is none.
+    #[serde(default)]
+    pub flow: Option<String>,
+    /// Name of the topic at the source; all topics where there is none.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// The partition to compare.
+    #[serde(default)]
+    pub partition: Option<i32>,
+    /// Compare the newest so many source offsets alone.
+    #[serde(default)]
+    pub sample: Option<u64>,
+    /// Where the part before ended; what it means is the endpoint's.
+    #[serde(default)]
+    pub cursor: Option<serde_json::Value>,
+}
+
+/// A part of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyPart {
+    /// The partitions to compare.
+    Partitions(Vec<VerifyTarget>),
+    /// What was compared of one.
+    Compared(VerifyCompared),
+}
+
+/// A partition that can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyTarget {
+    /// Name of the flow.
+    pub flow: String,
+    /// Name of the topic at the source.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// What was compared of a partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyCompared {
+    /// Name of the copy.
+    pub target: String,
+    /// Records that are the same, in this part.
+    pub records: u64,
+    /// To be given with the next request; `None` at the end.
+    pub cursor: Option<serde_json::Value>,
+    /// The first difference.
+    pub difference: Option<VerifyDifference>,
+    /// Why nothing is compared.
+    pub note: Option<String>,
+}
+
+/// Where source and copy part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyDifference {
+    /// Offset at the source; `None` where the copy has a record too many.
+    pub source_offset: Option<i64>,
+    /// Offset at the target; `None` where a record is missing in the copy.
+    pub target_offset: Option<i64>,
+    /// `timestamp`, `key`, `value`, `headers`, `missing`, `extra`.
+    pub what: String,
 }
 
 /// Why something was not done.
@@ -117,6 +188,10 @@ pub struct FlowPlan {
     pub target: String,
     /// Topics that are copied, by name.
     pub topics: Vec<TopicPlan>,
+    /// ACLs that would be created or removed at the target.
+    pub acls: Vec<PlannedAction>,
+    /// Why the ACLs cannot follow.
+    pub acls_problem: Option<PlannedProblem>,
     /// Topics of the source that are not, by name.
     pub left_out: Vec<LeftOut>,
 }

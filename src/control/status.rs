@@ -335,6 +335,9 @@ pub struct FlowSection {
     /// Whether the operator has paused the whole flow.
     #[serde(default)]
     pub paused: bool,
+    /// ACLs at the target that are the flow's own.
+    #[serde(default)]
+    pub acls_owned: u64,
     /// The last failure.
     pub last_error: Option<String>,
 }

@@ -1,16 +1,20 @@
 //! What the operator asks for, done by the flows, told in the words of the control room.
 
+use std::time::Duration;
+
 use super::report::Source;
 use super::verdict;
+use crate::client::Acl;
 use crate::config::FlowConfig;
 use crate::control::Code;
 use crate::control::operate::{
     FlowPlan, LeftOut, Operator, Outcome, PauseDocument, PausedFlow, PlanDocument, PlannedAction, PlannedProblem,
-    Refusal, RefusalKind, Selector, TopicPlan,
+    Refusal, RefusalKind, Selector, TopicPlan, VerifyCompared, VerifyDifference, VerifyPart, VerifyRequest,
+    VerifyTarget,
 };
 use crate::replicator::decide::plan::{Action, Planned};
 use crate::replicator::decide::select::Why;
-use crate::replicator::{Flow, FlowHandle, OperateError, Preview};
+use crate::replicator::{Compared, Flow, FlowHandle, OperateError, Preview};
 
 impl Operator for Source {
     fn pause(&self, what: Selector, paused: bool) -> Outcome<'_, PauseDocument> {
@@ -27,6 +31,32 @@ impl Operator for Source {
         })
     }
 
+    fn verify(&self, ask: VerifyRequest) -> Outcome<'_, VerifyPart> {
+        Box::pin(async move {
+            let selector = Selector { flow: ask.flow.clone(), topic: ask.topic.clone() };
+            let flows = self.chosen(&selector)?;
+            let Some(partition) = ask.partition else {
+                let mut all = Vec::new();
+                for flow in flows {
+                    let partitions = flow.partitions(ask.topic.as_deref()).map_err(refusal)?;
+                    all.extend(partitions.into_iter().map(|(topic, partition)| VerifyTarget {
+                        flow: flow.name().to_owned(),
+                        topic,
+                        partition,
+                    }));
+                }
+                return Ok(VerifyPart::Partitions(all));
+            };
+            let (Some(flow), Some(topic)) = (flows.first(), &ask.topic) else {
+                return Err(Refusal::new(RefusalKind::Invalid, "a partition needs its topic"));
+            };
+            let cursor = ask.cursor.map(serde_json::from_value).transpose();
+            let cursor = cursor.map_err(|error| Refusal::new(RefusalKind::Invalid, format!("cursor: {error}")))?;
+            let compared = flow.verify(topic, partition, ask.sample, cursor, VERIFY_BUDGET).await.map_err(refusal)?;
+            Ok(VerifyPart::Compared(told(compared)?))
+        })
+    }
+
     fn plan(&self, flows: Option<Vec<FlowConfig>>) -> Outcome<'_, PlanDocument> {
         Box::pin(async move {
             let flows = flows.unwrap_or_else(|| self.config.replicate.clone());
@@ -36,11 +66,13 @@ impl Operator for Source {
                 let running = self.flows.iter().find(|running| running.name() == config.name);
                 plans.push(plan(flow.preview(running).await.map_err(refusal)?));
             }
+            let acls: u64 = plans.iter().map(|plan| plan.acls.len() as u64).sum();
             let topics = || plans.iter().flat_map(|plan| &plan.topics);
             Ok(PlanDocument {
                 schema: "linkspan/v1/Plan".to_owned(),
                 link: self.config.link.clone(),
-                changes: topics().filter(|topic| !topic.paused).map(|topic| topic.actions.len() as u64).sum(),
+                changes: acls
+                    + topics().filter(|topic| !topic.paused).map(|topic| topic.actions.len() as u64).sum::<u64>(),
                 problems: topics().flat_map(|topic| &topic.problems).filter(|problem| problem.stops).count() as u64,
                 flows: plans,
             })
@@ -89,6 +121,26 @@ impl Source {
     }
 }
 
+/// How long one part of a comparison takes at most, beside the fetch that is under way.
+const VERIFY_BUDGET: Duration = Duration::from_secs(5);
+
+fn told(compared: Compared) -> Result<VerifyCompared, Refusal> {
+    let offset = |offset: i64| Some(offset).filter(|&offset| offset >= 0);
+    let cursor = compared.cursor.map(serde_json::to_value).transpose();
+    let difference = compared.difference.map(|one| VerifyDifference {
+        source_offset: offset(one.source_offset),
+        target_offset: offset(one.target_offset),
+        what: one.what,
+    });
+    Ok(VerifyCompared {
+        target: compared.target,
+        records: compared.records,
+        cursor: cursor.map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?,
+        difference,
+        note: compared.note,
+    })
+}
+
 fn refusal(error: OperateError) -> Refusal {
     let what = error.to_string();
     match error {
@@ -119,7 +171,20 @@ fn plan(seen: Preview) -> FlowPlan {
         }
     };
     let left_out = seen.plan.why.iter().filter(|(_, why)| !why.is_included());
+    let (acls, acls_problem) = match seen.acls {
+        None => (Vec::new(), None),
+        Some(Ok(plan)) => {
+            let one = |action: &str, acl: &Acl| PlannedAction { action: action.to_owned(), text: acl.to_string() };
+            let created = plan.create.iter().map(|acl| one("create_acl", acl));
+            (created.chain(plan.delete.iter().map(|acl| one("delete_acl", acl))).collect(), None)
+        }
+        Some(Err(reason)) => {
+            (Vec::new(), Some(PlannedProblem { code: verdict::code(reason.code), stops: false, text: reason.text }))
+        }
+    };
     FlowPlan {
+        acls,
+        acls_problem,
         topics: seen.plan.topics.iter().map(topic).collect(),
         left_out: left_out.map(|(name, _)| LeftOut { source: name.clone(), why: why(name) }).collect(),
         flow: seen.flow,

@@ -244,6 +244,7 @@ fn flow(seen: &FlowStatus) -> FlowSection {
         topics,
         events: events(seen),
         paused: seen.paused,
+        acls_owned: seen.acls.owned,
         last_error: seen.last_error.as_ref().map(|error| error.text.clone()),
     }
 }

@@ -105,6 +105,9 @@ fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
             ));
         }
     }
+    if let Some(reason) = &flow.acls.reason {
+        reasons.push(Problem::new(code(reason.code), format!("flow {}: {}", flow.flow, reason.text)));
+    }
     for event in &flow.events {
         let text = &event.what;
         reasons.push(Problem::new(
@@ -126,6 +129,7 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_RECREATED,
         TroubleCode::SourceGap => Code::GAP_STOPS,
         TroubleCode::Paused => Code::OPERATOR_PAUSED,
+        TroubleCode::Acls => Code::ACLS_FOLLOW,
         _ => Code::TOPIC_COPIES,
     }
 }

@@ -7,13 +7,16 @@ use kafka_protocol::messages::{ApiKey, DescribeProducersRequest, InitProducerIdR
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{
-    Acks, AlterConfig, ClientError, ClusterClient, FetchRequest, FetchedPartition, KafkaError, NewTopic,
+    Acks, Acl, AlterConfig, ClientError, ClusterClient, FetchRequest, FetchedPartition, KafkaError, NewTopic,
     PartitionBatch, PartitionOffset, Position, ProduceOutcome, TopicConfigs, TopicView,
 };
 use crate::net::BoxFuture;
 
 /// An answer of a cluster.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ClientError>>;
+
+/// What came of each part of a change.
+pub type Outcomes = Vec<Result<(), ClientError>>;
 
 /// Who wrote to a partition last, as its leader remembers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,12 @@ pub trait Cluster: Send + Sync + 'static {
     fn alter_configs(&self, topic: String, changes: Vec<(String, AlterConfig)>) -> Answer<'_, ()>;
     /// Deletes a topic with all its records.
     fn delete_topic(&self, topic: String) -> Answer<'_, ()>;
+    /// All ACLs of topics.
+    fn topic_acls(&self) -> Answer<'_, Vec<Acl>>;
+    /// Creates ACLs; one outcome for each, in their order.
+    fn create_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes>;
+    /// Deletes exactly these ACLs; one outcome for each, in their order.
+    fn delete_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes>;
     /// The cluster's own identifier, as far as it was learned.
     fn cluster_id(&self) -> Option<String>;
     /// One offset of each partition, in their order.
@@ -90,6 +99,18 @@ impl Cluster for ClusterClient {
 
     fn delete_topic(&self, topic: String) -> Answer<'_, ()> {
         Box::pin(async move { Self::delete_topic(self, &topic).await })
+    }
+
+    fn topic_acls(&self) -> Answer<'_, Vec<Acl>> {
+        Box::pin(async move { Self::topic_acls(self).await })
+    }
+
+    fn create_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes> {
+        Box::pin(async move { Self::create_acls(self, &acls).await })
+    }
+
+    fn delete_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes> {
+        Box::pin(async move { Self::delete_acls(self, &acls).await })
     }
 
     fn cluster_id(&self) -> Option<String> {

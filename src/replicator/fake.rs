@@ -1,18 +1,18 @@
 //! A cluster in memory that answers as brokers do, with faults on demand: what Produce checks, what it remembers of producers, what
 //! Fetch gives. Only what a flow can see is modelled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
-use super::cluster::{Answer, Cluster, ProducerState};
+use super::cluster::{Answer, Cluster, Outcomes, ProducerState};
 use crate::client::{
-    AbortedTransaction, AlterConfig, ClientError, ConfigEntry, ConfigSource, FetchRequest, FetchedPartition, Isolation,
-    KafkaError, NewTopic, PartitionBatch, PartitionOffset, PartitionView, Position, ProduceOutcome, TopicConfigs,
-    TopicId, TopicView,
+    AbortedTransaction, Acl, AlterConfig, ClientError, ConfigEntry, ConfigSource, FetchRequest, FetchedPartition,
+    Isolation, KafkaError, NewTopic, PartitionBatch, PartitionOffset, PartitionView, Position, ProduceOutcome,
+    TopicConfigs, TopicId, TopicView,
 };
 use crate::kafka::batch::{Codec, Limits, Patch, RawBatch, Record, decode, encode_one, is_dense, split};
 
@@ -32,6 +32,8 @@ pub(super) struct State {
     /// Bytes of keys of filled records; without any, small batches are tiny and merged.
     pub(super) key_bytes: usize,
     pub(super) cluster_id: String,
+    /// ACLs of topics; `None` without an authorizer.
+    pub(super) acls: Option<BTreeSet<Acl>>,
     /// Nobody gets an answer.
     pub(super) down: bool,
     /// Nobody gets in.
@@ -80,6 +82,7 @@ impl Fake {
             faults: 0,
             key_bytes: 0,
             cluster_id: format!("{name}-id"),
+            acls: None,
             down: false,
             locked: false,
             tells_producers: true,
@@ -420,6 +423,39 @@ impl Cluster for Fake {
 
     fn delete_topic(&self, topic: String) -> Answer<'_, ()> {
         Box::pin(async move { self.fail(|state| drop(state.topics.remove(&topic))) })
+    }
+
+    fn topic_acls(&self) -> Answer<'_, Vec<Acl>> {
+        Box::pin(async move {
+            self.fail(|state| match &state.acls {
+                Some(acls) => Ok(acls.iter().cloned().collect()),
+                None => Err(kafka(ApiKey::DescribeAcls, KafkaError::SECURITY_DISABLED)),
+            })?
+        })
+    }
+
+    fn create_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes> {
+        Box::pin(async move {
+            self.fail(|state| {
+                let count = acls.len();
+                state.acls.get_or_insert_default().extend(acls);
+                vec![Ok(()); count]
+            })
+        })
+    }
+
+    fn delete_acls(&self, acls: Vec<Acl>) -> Answer<'_, Outcomes> {
+        Box::pin(async move {
+            self.fail(|state| {
+                let has = state.acls.get_or_insert_default();
+                acls.iter()
+                    .map(|acl| {
+                        has.remove(acl);
+                        Ok(())
+                    })
+                    .collect()
+            })
+        })
     }
 
     fn cluster_id(&self) -> Option<String> {

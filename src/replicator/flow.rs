@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use tokio::task::JoinSet;
 
+use super::acls::Acls;
 use super::adopt::Adoption;
 use super::append::AppendDesk;
 use super::cluster::Cluster;
@@ -107,9 +108,7 @@ impl Flow {
         let replication_factor = config.replication_factor;
         let on_recreate = config.policies.on_recreate;
         let rules = Rules { selection, naming, replication_factor, configs, on_recreate };
-        let (name, policies) = (config.name.clone(), config.policies.clone());
-        let memory = memory.max(2 << 20);
-        let shared = Shared::new(name, source, target, policies, replication_factor, config.read_committed, memory);
+        let shared = Shared::new(config, source, target, memory.max(2 << 20));
         Ok(Self {
             shared: Arc::new(shared),
             rules,
@@ -140,6 +139,7 @@ impl Flow {
             let topics = Topics::default();
             let (tasks, adoption, leaving) = (JoinSet::new(), Adoption::default(), HashSet::new());
             let supervisor = Supervisor {
+                acls: Acls::default(),
                 shared: Arc::clone(&shared),
                 store,
                 offsets,
@@ -195,6 +195,7 @@ struct Supervisor {
     topics: Topics,
     tasks: JoinSet<()>,
     adoption: Adoption,
+    acls: Acls,
     /// Topics that were copied in this run and are not any more.
     leaving: HashSet<String>,
 }
@@ -271,6 +272,7 @@ impl Supervisor {
         let mut seen = self.topics.refresh(&self.shared, &self.rules, &copied, now).await?;
         let (dying, deleted) = gone::bury(&self.shared, &self.rules, &copied, &seen).await;
         seen.changed |= deleted;
+        self.acls.refresh(&self.shared, &self.rules, &seen, now).await;
         self.retire(&seen);
         self.place(&seen);
         let waiting: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.needs_adoption()).collect();

@@ -280,6 +280,11 @@ impl Lane {
         self.lock().begun
     }
 
+    /// Whether the target stamps records at append, so that their times are not the source's.
+    pub(super) fn target_stamps(&self) -> bool {
+        self.lock().rules.target_stamps
+    }
+
     /// Whether the target refused its sequence since it was adopted.
     pub(super) fn is_distrusted(&self) -> bool {
         self.lock().append_trouble.reason.as_ref().is_some_and(|reason| reason.code == TroubleCode::Sequence)

@@ -16,6 +16,7 @@ use super::cluster::Cluster;
 use super::compacted::{CompactedTopic, TopicError};
 use super::decide::configs::Values;
 use super::shared::now_ms;
+use crate::client::Acl;
 use crate::kafka::batch::{Codec, Record};
 
 /// The topic at the target.
@@ -183,6 +184,16 @@ impl Ledger {
     /// The configs of a target topic that this flow has set.
     pub(super) fn configs(&self, target: &str) -> Values {
         self.get("configs", target).unwrap_or_default()
+    }
+
+    /// ACLs at the target that are the flow's own.
+    pub(super) fn acls(&self) -> BTreeSet<Acl> {
+        self.names("acl").into_iter().filter_map(|name| self.get("acl", &name)).collect()
+    }
+
+    /// Remembers that ACLs are the flow's own, or forgets them.
+    pub(super) async fn own_acls(&self, acls: &[Acl], own: bool) -> Result<(), LedgerError> {
+        self.put("acl", acls.iter().map(|acl| (acl.to_string(), own.then(|| acl.clone()))).collect()).await
     }
 
     /// Source topics that are gone.

@@ -15,6 +15,7 @@
 //! * Nothing is skipped in silence: what the source lost before it was copied becomes an event.
 //! * What is in memory is bounded by each fetcher's part of [`MEMORY`]; a lane that cannot be appended gives its part back.
 
+mod acls;
 mod adopt;
 mod append;
 mod budget;
@@ -33,16 +34,18 @@ mod show;
 mod status;
 mod store;
 mod topics;
+mod verify;
 
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{Answer, Cluster, ProducerState};
+pub use cluster::{Answer, Cluster, Outcomes, ProducerState};
 pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
 pub use operate::{OperateError, Preview};
 pub use status::{
-    Change, FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent, TopicChange,
-    TopicState, TopicStatus, TroubleCode,
+    AclsStatus, Change, FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent,
+    TopicChange, TopicState, TopicStatus, TroubleCode,
 };
+pub use verify::{Compared, Cursor};

@@ -2,6 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::acls::Acls;
+use super::decide::acls::AclPlan;
 use super::decide::plan::Plan;
 use super::flow::{Flow, FlowHandle};
 use super::shared::Shared;
@@ -58,6 +60,8 @@ pub struct Preview {
     pub plan: Plan,
     /// By source topic: its problems with their codes, in the plan's order.
     pub reasons: std::collections::BTreeMap<String, Vec<Reason>>,
+    /// What is to be done about ACLs, or why that cannot be known; none where they are not to follow.
+    pub acls: Option<Result<AclPlan, Reason>>,
     /// Topics that are paused.
     pub paused: std::collections::BTreeSet<String>,
 }
@@ -135,7 +139,12 @@ impl Flow {
         let seen = seen.map_err(|(_, source)| OperateError::Cluster { flow: flow(), source })?;
         let reasons = seen.plan.topics.iter();
         let reasons = reasons.map(|(name, planned)| (name.clone(), Topics::reasons(planned).collect()));
+        let acls = match &shared.acls {
+            Some(acl_rules) => Some(Acls::default().plan(shared, &self.rules, acl_rules, &seen).await),
+            None => None,
+        };
         Ok(Preview {
+            acls,
             flow: flow(),
             source: shared.source.name().to_owned(),
             target: shared.target.name().to_owned(),

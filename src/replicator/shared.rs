@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::append::AppendDesk;
 use super::cluster::Cluster;
+use super::decide::acls::AclRules;
 use super::decide::offset_map::OffsetMap;
 use super::fetch::FetchDesk;
 use super::lane::Lane;
 use super::ledger::{Ledger, Pauses};
-use super::status::{Change, FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange};
+use super::status::{
+    AclsStatus, Change, FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange,
+};
 use super::topics::Copied;
-use crate::config::{OnGap, Policies};
+use crate::config::{FlowConfig, OnGap, Policies};
 
 /// Connections to each source broker, and to each target broker. Four of each kept a broker busy (more gave nothing on one host).
 pub(super) const SLOTS: u16 = 4;
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     /// What the operator says becomes of things that no copying can undo.
     pub(super) policies: Policies,
+    /// What the flow was told of ACLs, where they are to follow.
+    pub(super) acls: Option<AclRules>,
     pauses: Mutex<Pauses>,
     copied: Mutex<Copied>,
     accepted: Mutex<BTreeSet<String>>,
@@ -73,6 +78,7 @@ pub(super) struct Board {
     pub(super) last_progress_ms: Option<i64>,
     pub(super) events: VecDeque<PartitionEvent>,
     pub(super) changes: VecDeque<TopicChange>,
+    pub(super) acls: AclsStatus,
     /// Time, records and bytes of the last seconds, for rates.
     pub(super) samples: VecDeque<(Instant, u64, u64)>,
     /// Of lanes that are gone.
@@ -91,16 +97,10 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 const MOST_COMPLAINTS: usize = 1_000;
 
 impl Shared {
-    pub(super) fn new(
-        name: String,
-        source: Arc<dyn Cluster>,
-        target: Arc<dyn Cluster>,
-        policies: Policies,
-        replication_factor: Option<i16>,
-        read_committed: bool,
-        memory: usize,
-    ) -> Self {
-        let ledger = Ledger::new(&name, source.name(), Arc::clone(&target), replication_factor);
+    pub(super) fn new(config: &FlowConfig, source: Arc<dyn Cluster>, target: Arc<dyn Cluster>, memory: usize) -> Self {
+        let (name, policies) = (config.name.clone(), config.policies.clone());
+        let acls = config.sync_acls.then(|| AclRules { principals: config.principals.clone() });
+        let ledger = Ledger::new(&name, source.name(), Arc::clone(&target), config.replication_factor);
         let board = Board {
             state: FlowState::Starting,
             topics: BTreeMap::new(),
@@ -108,6 +108,7 @@ impl Shared {
             last_progress_ms: None,
             events: VecDeque::new(),
             changes: VecDeque::new(),
+            acls: AclsStatus::default(),
             samples: VecDeque::new(),
             past: super::lane::Counts::default(),
         };
@@ -115,7 +116,7 @@ impl Shared {
             name,
             source,
             target,
-            read_committed,
+            read_committed: config.read_committed,
             memory,
             refresh: Notify::new(),
             stop: CancellationToken::new(),
@@ -126,6 +127,7 @@ impl Shared {
             fetcher_count: AtomicUsize::new(0),
             ledger,
             policies,
+            acls,
             pauses: Mutex::default(),
             copied: Mutex::default(),
             accepted: Mutex::default(),

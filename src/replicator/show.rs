@@ -74,6 +74,7 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         events: board.events.iter().cloned().collect(),
         changes: board.changes.iter().cloned().collect(),
         paused: pauses.all,
+        acls: board.acls.clone(),
     }
 }
 

@@ -44,6 +44,17 @@ pub struct FlowStatus {
     pub changes: Vec<TopicChange>,
     /// Whether the operator has paused the whole flow.
     pub paused: bool,
+    /// How ACLs follow.
+    pub acls: AclsStatus,
+}
+
+/// How the ACLs of a flow's copies follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AclsStatus {
+    /// ACLs at the target that are the flow's own.
+    pub owned: u64,
+    /// Why they do not follow; none where they do, or are not to.
+    pub reason: Option<Reason>,
 }
 
 /// Events kept for [`FlowStatus::events`], and as many for [`FlowStatus::changes`].
@@ -155,6 +166,8 @@ pub enum TroubleCode {
     Paused,
     /// The source lost records before they were copied, and the flow is to stop then.
     SourceGap,
+    /// ACLs cannot follow.
+    Acls,
 }
 
 impl TroubleCode {
@@ -275,6 +288,16 @@ pub enum Change {
         /// Its name.
         target: String,
     },
+    /// An ACL was created.
+    AclAdded {
+        /// The ACL in words.
+        acl: String,
+    },
+    /// An ACL that was the flow's own was removed.
+    AclRemoved {
+        /// The ACL in words.
+        acl: String,
+    },
     /// The operator paused it.
     Paused,
     /// The operator resumed it.
@@ -292,6 +315,8 @@ impl Change {
             Self::SourceGone { .. } => "source_gone",
             Self::CopyDeleted { .. } => "copy_deleted",
             Self::CopyReplaced { .. } => "copy_replaced",
+            Self::AclAdded { .. } => "acl_added",
+            Self::AclRemoved { .. } => "acl_removed",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
         }
@@ -310,6 +335,8 @@ impl fmt::Display for Change {
             }
             Self::CopyDeleted { target } => write!(f, "deleted {target}, whose source topic is gone"),
             Self::CopyReplaced { target } => write!(f, "deleted {target}, to be made anew of the new source topic"),
+            Self::AclAdded { acl } => write!(f, "created ACL: {acl}"),
+            Self::AclRemoved { acl } => write!(f, "removed ACL: {acl}"),
             Self::Paused => write!(f, "paused by the operator"),
             Self::Resumed => write!(f, "resumed by the operator"),
         }

@@ -1,5 +1,6 @@
 //! What a flow promises, between two clusters in memory, in virtual time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::decide::position::Event;
 use super::decide::progress::TOPIC;
 use super::fake::Fake;
 use super::*;
-use crate::client::{AbortedTransaction, KafkaError};
+use crate::client::{AbortedTransaction, Acl, AclOperation, AclPattern, KafkaError};
 use crate::config::{Deletes, FlowConfig, OnGap, OnRecreate, Policies};
 use crate::kafka::batch::{Codec, HEADER_LEN, Limits, Record, decode};
 use crate::lifecycle::Drain;
@@ -25,6 +26,8 @@ fn config() -> FlowConfig {
         sync_configs: true,
         exclude_configs: vec![],
         pin_configs: vec![],
+        sync_acls: false,
+        principals: BTreeMap::new(),
         policies: Policies::default(),
         refresh: Duration::from_secs(5),
     }
@@ -582,6 +585,123 @@ async fn the_copy_of_a_deleted_topic_stays_or_goes_as_it_is_told_to() {
     let gone = |status: &FlowStatus| status.changes.iter().any(|one| one.what.word() == "copy_deleted");
     run_until(goes, gone).await;
     assert!(!target.state().topics.contains_key("t1.copy") && target.state().topics.contains_key("t2.copy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn verify_finds_the_first_difference_and_nothing_where_there_is_none() {
+    let (source, target) = clusters();
+    source.create("t1", 1);
+    source.fill("t1", 0, 0..900, 10, Codec::Lz4);
+    let marked = |bytes: &mut Vec<u8>| {
+        bytes[22] |= 0x30;
+        bytes[43..51].copy_from_slice(&9_i64.to_be_bytes());
+    };
+    // A marker makes a gap, so that offsets differ from there on.
+    source.append("t1", 0, &[Record::new(0, 5, None, Some(b"marker"), &[])], marked);
+    source.fill("t1", 0, 900..1_000, 10, Codec::None);
+    let running = flow(&source, &target);
+    let (handle, drain) = (running.handle(), Drain::new());
+    drain.spawn(running.run(drain.clone()));
+    while !caught_up(1_000)(&handle.status()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(handle.partitions(Some("t1")).expect("partitions"), [("t1".to_owned(), 0)]);
+    assert!(handle.partitions(Some("t2")).is_err());
+    let budget = Duration::from_secs(5);
+    let whole = handle.verify("t1", 0, None, None, budget).await.expect("compared");
+    assert_eq!((whole.records, whole.cursor, &whole.difference, &whole.note), (1_000, None, &None, &None));
+    let newest = handle.verify("t1", 0, Some(150), None, budget).await.expect("compared");
+    assert_eq!((newest.records, newest.difference), (149, None));
+    // In parts, as a command asks for them.
+    let (mut cursor, mut records, mut parts) = (None, 0, 0);
+    loop {
+        let part = handle.verify("t1", 0, None, cursor, Duration::ZERO).await.expect("compared");
+        (records, parts, cursor) = (records + part.records, parts + 1, part.cursor);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(records == 1_000 && parts > 1, "{records} in {parts} parts");
+
+    // The last ten are changed, then lost, at the target.
+    let cut = || {
+        let mut state = target.state();
+        let log = state.log("t1.copy", 0);
+        let last = log.batches.pop().expect("a batch");
+        log.end = last.offset();
+        decode(&last, Limits::default()).expect("records").len() as i64
+    };
+    let cut_off = cut();
+    let first = 1_000 - cut_off;
+    let records: Vec<_> = (first..1_000)
+        .map(|n| {
+            Record::new(
+                0,
+                1_000 + n,
+                Some(b""),
+                Some(if n == 995 { b"?".to_vec() } else { n.to_string().into_bytes() }.as_slice()),
+                &[],
+            )
+        })
+        .collect();
+    target.append("t1.copy", 0, &records, |_| {});
+    let changed = handle.verify("t1", 0, None, None, budget).await.expect("compared");
+    let difference = changed.difference.expect("a difference");
+    assert_eq!((changed.records, difference.source_offset, difference.target_offset), (995, 996, 995));
+    assert_eq!(difference.what, "value");
+    drain.drain(Duration::from_secs(60)).await;
+}
+
+fn read_acl(pattern: AclPattern, name: &str, principal: &str) -> Acl {
+    let (name, principal, host) = (name.to_owned(), principal.to_owned(), "*".to_owned());
+    Acl { pattern, name, principal, host, operation: AclOperation::Read, allow: true }
+}
+
+#[tokio::test(start_paused = true)]
+async fn acls_follow_and_only_the_flows_own_are_removed() {
+    let (source, target) = clusters();
+    source.create("t1", 1);
+    source.fill("t1", 0, 0..10, 10, Codec::None);
+    let literal = |name: &str, principal: &str| read_acl(AclPattern::Literal, name, principal);
+    let write = Acl { operation: AclOperation::Write, ..literal("t1", "User:a") };
+    source.state().acls =
+        Some([literal("t1", "User:a"), literal("t1", "User:b"), literal("other", "User:a"), write].into());
+    // One that the copy gets anyway, and one of the target's own.
+    let own = [literal("t1.copy", "User:b"), literal("mine", "User:c")];
+    target.state().acls = Some(own.clone().into());
+    let acls = |config: &mut FlowConfig| {
+        config.sync_acls = true;
+        config.principals = [("User:a".to_owned(), "User:x".to_owned())].into();
+    };
+    let with = |more: &[Acl]| Some(own.iter().chain(more).cloned().collect());
+    let follows = |expected: Option<std::collections::BTreeSet<Acl>>| {
+        let target = Arc::clone(&target);
+        move |_: &FlowStatus| target.state().acls == expected
+    };
+    let status = run_until(flow_with(&source, &target, acls), follows(with(&[literal("t1.copy", "User:x")]))).await;
+    assert_eq!(words(&status).iter().filter(|word| **word == "acl_added").count(), 1);
+
+    // The source's go: that of the flow goes too, in another run; what was there before stays.
+    source.state().acls = Some([].into());
+    let status = run_until(flow_with(&source, &target, acls), follows(with(&[]))).await;
+    assert!(words(&status).contains(&"acl_removed"));
+    assert_eq!(target.values("t1.copy", 0), numbers(0..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_without_an_authorizer_is_told_once_and_disturbs_nothing() {
+    let (source, target) = clusters();
+    source.create("t1", 1);
+    source.fill("t1", 0, 0..100, 10, Codec::None);
+    source.state().acls = Some([read_acl(AclPattern::Literal, "t1", "User:a")].into());
+    let running = flow_with(&source, &target, |config| config.sync_acls = true);
+    let status = run_until(running, |status| status.acls.reason.is_some() && caught_up(100)(status)).await;
+    let reason = status.acls.reason.expect("a reason");
+    assert_eq!(
+        (reason.code, reason.text.as_str()),
+        (TroubleCode::Acls, "target cluster grape has no authorizer, so that there are no ACLs: set sync_acls = false")
+    );
+    assert_eq!(target.values("t1.copy", 0), numbers(0..100));
 }
 
 #[tokio::test(start_paused = true)]

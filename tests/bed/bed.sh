@@ -62,6 +62,7 @@ bed.sh — two networks, one wire, two real Kafka clusters
   counters                   what the wire let through and dropped, and broker addresses of orange dialled inside grape
   down                       end everything that was started here and remove both networks
 
+BED_AUTHORIZER=1 at the first start of a cluster: it has an authorizer, and so ACLs.
 LINKSPAN_BED is the bed's directory. LINKSPAN_BED_LOOPBACK=1: two ranges of loopback addresses instead of networks, without root.
 EOF
 }
@@ -304,6 +305,12 @@ controller.quorum.fetch.timeout.ms=2000
 num.network.threads=3
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=33554432
+EOF
+  # Everybody whom the bed knows stays a super user, and what has no ACL is open: only topics that a test gives ACLs feel it.
+  [ -z "${BED_AUTHORIZER:-}" ] || cat <<'EOF'
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:admin;User:srckey;User:dstkey
+allow.everyone.if.no.acl.found=true
 EOF
   [ -z "${BED_BROKER_EXTRA:-}" ] || printf '%b\n' "$BED_BROKER_EXTRA"
 }

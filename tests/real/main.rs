@@ -12,6 +12,7 @@ mod copying;
 mod faults;
 mod offload;
 mod refusals;
+mod topics;
 mod using;
 
 /// Ends brokers and networks; named to come last.

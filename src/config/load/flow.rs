@@ -1,6 +1,6 @@
 //! `[[replicate]]`: what is copied from the peer's cluster into the local one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::error::ErrorCode;
@@ -20,6 +20,8 @@ pub(super) const FLOW: &[&str] = &[
     "sync_configs",
     "exclude_configs",
     "pin_configs",
+    "sync_acls",
+    "principals",
     "deletes",
     "delete_after",
     "on_recreate",
@@ -124,6 +126,14 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
             "sync_configs is false, so that no config of an existing topic changes",
         );
     }
+    let sync_acls = match section.get("sync_acls") {
+        None => {
+            reader.default(section.key_path("sync_acls"), "false");
+            Some(false)
+        }
+        Some(node) => node.bool(reader),
+    };
+    let principals = principals(reader, section, sync_acls == Some(true));
     let policies = policies(reader, section);
     let refresh = match section.get("refresh") {
         None => {
@@ -148,6 +158,8 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         sync_configs: sync_configs?,
         exclude_configs: exclude_configs?,
         pin_configs: pin_configs?,
+        sync_acls: sync_acls?,
+        principals: principals?,
         policies: policies?,
         refresh: refresh?,
     })
@@ -162,6 +174,28 @@ fn names(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Ve
             Some(Vec::new())
         }
     }
+}
+
+/// Who is who at the target.
+fn principals(reader: &mut Reader<'_>, section: &Section<'_>, has_effect: bool) -> Option<BTreeMap<String, String>> {
+    if !has_effect {
+        section.unused(reader, &["principals"], "no ACLs follow unless sync_acls is true");
+    }
+    let mut out = BTreeMap::new();
+    let Some(node) = section.get("principals") else {
+        reader.default(section.key_path("principals"), "{}");
+        return Some(out);
+    };
+    let wanted = "a table such as { \"User:orders\" = \"User:orders-dr\" }";
+    let allowed = "a kind and a name, such as \"User:orders\"";
+    for (from, to) in node.entries(reader, wanted)? {
+        if value::principal(from).is_err() {
+            reader.report(ErrorCode::Invalid, &to.key_place(), format!("`{from}` is no principal"), allowed);
+        }
+        let to = to.parse(reader, allowed, value::principal)?;
+        out.insert(from.to_owned(), to);
+    }
+    Some(out)
 }
 
 /// What becomes of deleted and recreated topics, and of gaps.

@@ -124,6 +124,7 @@ pub(crate) fn busy() -> Status {
                 text: "changed eu.xaz.orders.copy: retention.ms from 604800000 to 86400000".to_owned(),
             }],
             paused: false,
+            acls_owned: 6,
             last_error: Some("topic eu.xaz.pay: TOPIC_AUTHORIZATION_FAILED".to_owned()),
         }],
         errors: vec![ErrorCount { scope: "replicator".to_owned(), code: Code::TOPIC_ALLOWED, count: 7 }],

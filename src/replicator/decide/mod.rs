@@ -4,7 +4,9 @@
 //! usual crates of pure rooms: it has no IO and linear time.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod acls;
 pub mod batches;
+pub mod compare;
 pub mod configs;
 pub mod naming;
 pub mod offset_map;

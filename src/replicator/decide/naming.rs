@@ -91,6 +91,20 @@ impl Naming {
         Ok(Self { parts })
     }
 
+    /// What a prefix of source names is at the target, where every copy of a topic with that prefix begins with it.
+    #[must_use]
+    pub fn prefix(&self, prefix: &str) -> Option<String> {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(one) => text.push_str(one),
+                Part::Topic => return Some(text + prefix),
+                Part::Group(_) => return None,
+            }
+        }
+        None
+    }
+
     /// The target's name of a source topic; `captures` are those of the include expression, the whole first.
     ///
     /// # Errors

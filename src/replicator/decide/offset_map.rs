@@ -284,6 +284,12 @@ impl OffsetMap {
         self.first + u32::try_from(self.sealed.len()).unwrap_or(u32::MAX)
     }
 
+    /// Source and target offset of the first record of each chunk, the oldest first.
+    pub fn starts(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        let sealed = self.sealed.iter().map(|one| one.first);
+        sealed.chain(self.tail.segments.first().copied()).map(|first| (first.source, first.target))
+    }
+
     /// The target offset from which the records at or after this source offset are read.
     #[must_use]
     pub fn target_of(&self, source: i64) -> Found {
