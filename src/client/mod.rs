@@ -23,6 +23,7 @@ mod error;
 mod fake_broker;
 mod fetch;
 mod fuzz;
+mod groups;
 mod handshake;
 mod metadata;
 mod order;
@@ -42,6 +43,7 @@ pub use error::{ClientError, KafkaError};
 pub use fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchedPartition, Isolation, MAX_FETCH_BYTES};
 #[doc(hidden)]
 pub use fuzz::fuzz_answer;
+pub use groups::{Commit, CommitOutcome, Committed, GroupOffsets, Groups, ListedGroup};
 pub use kafka_protocol::messages::ApiKey;
 pub use produce::{Acks, MAX_RECORD_ERRORS, PartitionBatch, ProduceOutcome, RecordError};
 pub use rpc::Rpc;

@@ -360,8 +360,14 @@ pub struct FlowConfig {
     pub exclude: Vec<String>,
     /// Target name: `${topic}` stands for the source's name.
     pub rename: String,
-    /// Groups whose offsets follow (a later version of the replicator reads it).
+    /// Regular expressions of groups whose offsets follow: a group must match one of them, whole.
     pub groups: Vec<String>,
+    /// Regular expressions that a group must match none of, whole.
+    pub groups_exclude: Vec<String>,
+    /// What becomes of a target group whose source goes back.
+    pub group_rewinds: GroupRewinds,
+    /// Whether MirrorMaker 2's topics are written at the target.
+    pub mm2_topics: bool,
     /// Replication factor of created topics; `None` for the target's default.
     pub replication_factor: Option<i16>,
     /// Whether aborted and open transactions stay behind.
@@ -439,6 +445,17 @@ pub enum OnGap {
     Continue,
     /// Nothing more is copied until the operator resumes the topic.
     Stop,
+}
+
+/// What becomes of a target group whose source goes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupRewinds {
+    /// It goes back too, and an event tells.
+    #[default]
+    Follow,
+    /// It stays, and an event tells.
+    Refuse,
 }
 
 /// The local admin port.

@@ -307,6 +307,12 @@ codes! {
         cause: "the link was down longer than the source topic's retention, or the source topic was recreated",
         fix: "raise retention.ms of the source topic; the copy goes on at the oldest record that is left"
     }
+    GROUPS_FOLLOW = 420 {
+        "consumer groups follow",
+        meaning: "A consumer group of the source does not follow at the target: after a switch it would not go on where it was.",
+        cause: "the line says what: an offset older than the offset map, a group that went back while group_rewinds is \"refuse\", or a refusal of a broker, mostly for want of Read on the group and Describe on its topics",
+        fix: "grant what the broker refused; a group that is held is set by hand at the target with kafka-consumer-groups, and follows again from its next commit"
+    }
     TOPIC_RECREATED = 421 {
         "source topics are what they were",
         meaning: "A source topic was deleted, or deleted and created again under its name, while its copy holds the old one's records.",

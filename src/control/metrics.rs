@@ -14,10 +14,13 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::process::Process;
-use super::status::{FlowSection, State, Status, TopicState, TunnelState};
+use super::status::{FlowSection, GroupState, State, Status, TopicState, TunnelState};
 
 /// Topics with series of their own: six series each keep a scrape below 2,000.
 const MAX_TOPICS: usize = 250;
+
+/// Groups with a series of their own.
+const MAX_GROUPS: usize = 500;
 
 /// Labels: few, short, and made at each scrape only.
 type Labels = Vec<(&'static str, String)>;
@@ -233,11 +236,47 @@ fn for_flows(set: &mut Set<'_>, flows: &[FlowSection]) {
         "Age of the oldest record that is not yet in the target; absent while not known",
         flows.iter().filter_map(|flow| Some((vec![("flow", flow.name.clone())], flow.behind_seconds?))),
     );
+    for_groups(set, flows);
     let topics: usize = flows.iter().map(|flow| flow.topics.len()).sum();
     set.gauge(
         "linkspan_metrics_dropped_series",
         "Topics without series of their own, summed under topic (other)",
         [(vec![], count(topics.saturating_sub(MAX_TOPICS)))],
+    );
+}
+
+fn for_groups(set: &mut Set<'_>, flows: &[FlowSection]) {
+    let groups = || flows.iter().flat_map(|flow| flow.groups.iter().map(move |group| (flow, group)));
+    let aged = || groups().filter_map(|(flow, group)| Some((flow, group, group.sync_age_seconds?)));
+    let named = aged()
+        .take(MAX_GROUPS)
+        .map(|(flow, group, age)| (vec![("flow", flow.name.clone()), ("group", group.group.clone())], age));
+    // Of the rest the oldest tells whether anything is wrong.
+    let rest = aged().skip(MAX_GROUPS).map(|(_, _, age)| age).reduce(f64::max);
+    let other = || vec![("flow", String::new()), ("group", "(other)".to_owned())];
+    set.gauge(
+        "linkspan_group_sync_age_seconds",
+        "Time since the group last stood at the target exactly where it stood at the source; absent while it never did",
+        named.chain(rest.map(|age| (other(), age))),
+    );
+    set.gauge(
+        "linkspan_groups",
+        "Consumer groups in each state",
+        flows.iter().flat_map(|flow| {
+            GroupState::ALL.into_iter().map(|state| {
+                let groups = flow.groups.iter().filter(|group| group.state == state).count();
+                (vec![("flow", flow.name.clone()), ("state", state.word().to_owned())], count(groups))
+            })
+        }),
+    );
+    set.counter(
+        "linkspan_group_sync_failures",
+        "Failures to have a consumer group follow",
+        flows.iter().flat_map(|flow| {
+            flow.group_failures
+                .iter()
+                .map(|(reason, failures)| (vec![("flow", flow.name.clone()), ("reason", reason.clone())], *failures))
+        }),
     );
 }
 
@@ -385,6 +424,9 @@ mod tests {
                 12.0,
             ),
             (r#"linkspan_replication_behind_seconds{link="orange-grape",flow="orange-grape"}"#, 0.4),
+            (r#"linkspan_group_sync_age_seconds{link="orange-grape",flow="orange-grape",group="billing"}"#, 0.4),
+            (r#"linkspan_groups{link="orange-grape",flow="orange-grape",state="active"}"#, 1.0),
+            (r#"linkspan_group_sync_failures_total{link="orange-grape",flow="orange-grape",reason="active"}"#, 3.0),
             (
                 r#"linkspan_topic_state{link="orange-grape",flow="orange-grape",topic="eu.xaz.pay",state="faulted"}"#,
                 1.0,

@@ -24,6 +24,6 @@ pub use http::{AdminError, AdminServer};
 pub use metrics::render as render_metrics;
 pub use status::{
     CarrierSection, ClusterStatus, ConfigSection, ErrorCount, EventSection, ExitSection, FlowSection, FlowState,
-    ListenerSection, Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA, State, Status, StatusSource, TopicSection,
-    TopicState, TunnelRole, TunnelSection, TunnelState,
+    GroupEventSection, GroupSection, GroupState, ListenerSection, Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA,
+    State, Status, StatusSource, TopicSection, TopicState, TunnelRole, TunnelSection, TunnelState,
 };

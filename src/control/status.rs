@@ -338,6 +338,15 @@ pub struct FlowSection {
     /// ACLs at the target that are the flow's own.
     #[serde(default)]
     pub acls_owned: u64,
+    /// Consumer groups whose offsets follow, by name.
+    #[serde(default)]
+    pub groups: Vec<GroupSection>,
+    /// Failures to have a group follow, by reason, since the start.
+    #[serde(default)]
+    pub group_failures: BTreeMap<String, u64>,
+    /// The newest commits of groups that went back at the target, or were not let, the oldest first.
+    #[serde(default)]
+    pub group_events: Vec<GroupEventSection>,
     /// The last failure.
     pub last_error: Option<String>,
 }
@@ -516,8 +525,11 @@ impl ProxyMode {
     }
 }
 
+mod groups;
 #[cfg(test)]
 pub(crate) mod sample;
+
+pub use groups::{GroupEventSection, GroupSection, GroupState};
 
 #[cfg(test)]
 mod tests {
@@ -545,6 +557,9 @@ mod tests {
             assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
         }
         for state in [FlowState::Starting, FlowState::Active, FlowState::Degraded, FlowState::Stopped] {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
+        }
+        for state in GroupState::ALL {
             assert_eq!(serde_json::to_value(state).expect("JSON"), state.word());
         }
         for state in TopicState::ALL {

@@ -12,11 +12,13 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, Code, EventSection, ExitSection, FlowSection, ListenerSection, ProxyMode, ProxySection,
-    Status, StatusSource, TopicSection, TunnelSection,
+    self, CarrierSection, Code, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
+    ListenerSection, ProxyMode, ProxySection, Status, StatusSource, TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
-use crate::replicator::{FlowHandle, FlowState, FlowStatus, TopicState, TopicStatus, TroubleCode};
+use crate::replicator::{
+    FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, TopicState, TopicStatus, TroubleCode,
+};
 use crate::tunnel::endpoint::{Endpoint, TunnelState};
 use crate::tunnel::exit::ExitStatusReader;
 
@@ -245,6 +247,9 @@ fn flow(seen: &FlowStatus) -> FlowSection {
         events: events(seen),
         paused: seen.paused,
         acls_owned: seen.acls.owned,
+        groups: seen.groups.iter().map(group).collect(),
+        group_failures: seen.group_failures.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        group_events: seen.group_events.iter().map(group_event).collect(),
         last_error: seen.last_error.as_ref().map(|error| error.text.clone()),
     }
 }
@@ -264,6 +269,35 @@ fn events(seen: &FlowStatus) -> Vec<EventSection> {
         EventSection { at: control::time::rfc3339(at), event: event.to_owned(), topic, partition, text }
     };
     all.into_iter().map(section).collect()
+}
+
+fn group(seen: &GroupStatus) -> GroupSection {
+    GroupSection {
+        group: seen.group.clone(),
+        state: match seen.state {
+            GroupState::Synced => control::GroupState::Synced,
+            GroupState::Waiting => control::GroupState::Waiting,
+            GroupState::Ahead => control::GroupState::Ahead,
+            GroupState::Active => control::GroupState::Active,
+            GroupState::Held => control::GroupState::Held,
+            GroupState::Failed => control::GroupState::Failed,
+        },
+        reason: seen.reason.clone(),
+        partitions: seen.partitions as u64,
+        partitions_exact: seen.exact as u64,
+        sync_age_seconds: seen.age_seconds,
+    }
+}
+
+fn group_event(seen: &GroupEvent) -> GroupEventSection {
+    let at = Duration::from_millis(u64::try_from(seen.at_ms).unwrap_or(0));
+    GroupEventSection {
+        at: control::time::rfc3339(SystemTime::UNIX_EPOCH + at),
+        group: seen.group.clone(),
+        topic: seen.topic.clone(),
+        partition: seen.partition,
+        text: seen.text.clone(),
+    }
 }
 
 fn topic(seen: &TopicStatus) -> TopicSection {

@@ -1,7 +1,7 @@
 //! Is the link well? A pure judgement over the parts of a status, with a reason for everything that is not.
 
 use crate::control::{Code, Problem, State, Status, TunnelState};
-use crate::replicator::{FlowState, FlowStatus, TopicState, TroubleCode};
+use crate::replicator::{FlowState, FlowStatus, GroupState, TopicState, TroubleCode};
 
 /// What the judgement needs beside the status itself.
 pub(super) struct Seen<'a> {
@@ -107,6 +107,16 @@ fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
     }
     if let Some(reason) = &flow.acls.reason {
         reasons.push(Problem::new(code(reason.code), format!("flow {}: {}", flow.flow, reason.text)));
+    }
+    let groups = flow.groups.iter().filter(|group| matches!(group.state, GroupState::Held | GroupState::Failed));
+    for (at, group) in groups.clone().enumerate() {
+        if at == MOST_TOPICS {
+            let more = groups.count() - MOST_TOPICS;
+            reasons.push(Problem::new(Code::GROUPS_FOLLOW, format!("flow {}: {more} more groups", flow.flow)));
+            break;
+        }
+        let reason = group.reason.as_deref().unwrap_or("it does not follow");
+        reasons.push(Problem::new(Code::GROUPS_FOLLOW, format!("flow {}, group {}: {reason}", flow.flow, group.group)));
     }
     for event in &flow.events {
         let text = &event.what;

@@ -7,8 +7,9 @@ use kafka_protocol::messages::{ApiKey, DescribeProducersRequest, InitProducerIdR
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{
-    Acks, Acl, AlterConfig, ClientError, ClusterClient, FetchRequest, FetchedPartition, KafkaError, NewTopic,
-    PartitionBatch, PartitionOffset, Position, ProduceOutcome, TopicConfigs, TopicView,
+    Acks, Acl, AlterConfig, ClientError, ClusterClient, Commit, CommitOutcome, FetchRequest, FetchedPartition,
+    GroupOffsets, Groups, KafkaError, NewTopic, PartitionBatch, PartitionOffset, Position, ProduceOutcome,
+    TopicConfigs, TopicView,
 };
 use crate::net::BoxFuture;
 
@@ -63,6 +64,14 @@ pub trait Cluster: Send + Sync + 'static {
     fn fetch(&self, node: i32, slot: u16, request: FetchRequest) -> Answer<'_, Vec<FetchedPartition>>;
     /// Produces to a broker with acks=all; produces of different slots do not wait for each other.
     fn produce(&self, node: i32, slot: u16, batches: Vec<PartitionBatch>) -> Answer<'_, Vec<ProduceOutcome>>;
+    /// All groups.
+    fn groups(&self) -> Answer<'_, Groups>;
+    /// Node ids of groups' coordinators, in their order.
+    fn group_coordinators(&self, groups: Vec<String>) -> Answer<'_, Vec<Result<i32, ClientError>>>;
+    /// What groups of one coordinator have committed, in their order.
+    fn group_offsets(&self, coordinator: i32, groups: Vec<String>) -> Answer<'_, Vec<GroupOffsets>>;
+    /// Commits for a group without members.
+    fn commit_group(&self, coordinator: i32, group: String, commits: Vec<Commit>) -> Answer<'_, Vec<CommitOutcome>>;
 }
 
 /// Slots from here on are for appends and questions, so that none waits behind a long poll.
@@ -166,6 +175,22 @@ impl Cluster for ClusterClient {
             let connection = self.connection(node, APPEND_SLOTS + 1 + slot).await?;
             connection.produce(Acks::All, PRODUCE_TIMEOUT_MS, batches).await
         })
+    }
+
+    fn groups(&self) -> Answer<'_, Groups> {
+        Box::pin(self.list_groups())
+    }
+
+    fn group_coordinators(&self, groups: Vec<String>) -> Answer<'_, Vec<Result<i32, ClientError>>> {
+        Box::pin(async move { Self::group_coordinators(self, &groups).await })
+    }
+
+    fn group_offsets(&self, coordinator: i32, groups: Vec<String>) -> Answer<'_, Vec<GroupOffsets>> {
+        Box::pin(async move { Self::group_offsets(self, coordinator, &groups).await })
+    }
+
+    fn commit_group(&self, coordinator: i32, group: String, commits: Vec<Commit>) -> Answer<'_, Vec<CommitOutcome>> {
+        Box::pin(async move { self.commit_group_offsets(coordinator, &group, &commits).await })
     }
 }
 

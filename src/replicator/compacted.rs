@@ -52,6 +52,15 @@ impl TopicError {
             Self::Batch { .. } | Self::Record { .. } | Self::TooLong { .. } => false,
         }
     }
+
+    /// Kafka's error, where it is one.
+    pub(super) fn kafka(&self) -> Option<KafkaError> {
+        match self {
+            Self::Client(error) => error.kafka(),
+            Self::Kafka { error, .. } => Some(*error),
+            _ => None,
+        }
+    }
 }
 
 /// Bytes read at the start at most: ten million records of progress, before compaction.
@@ -116,6 +125,25 @@ impl CompactedTopic {
     /// Whether it is there.
     pub(super) async fn exists(&self) -> Result<bool, TopicError> {
         self.locate().await
+    }
+
+    /// The record at this offset; `None` where compaction has taken it out.
+    pub(super) async fn at(&self, offset: i64) -> Result<Option<Record>, TopicError> {
+        if self.leader.load(Ordering::Relaxed) < 0 && !self.locate().await? {
+            return Ok(None);
+        }
+        let records = match self.fetch(offset, MOST_BATCH as i32).await {
+            Err(error) if error.kafka() == Some(KafkaError::OFFSET_OUT_OF_RANGE) => return Ok(None),
+            Err(error) => {
+                self.leader.store(-1, Ordering::Relaxed);
+                return Err(error);
+            }
+            Ok(records) => records,
+        };
+        let Some(batch) = split(records).next() else { return Ok(None) };
+        let batch = batch.map_err(|error| self.damaged(error))?;
+        let records = decode(&batch, Limits::default()).map_err(|error| self.damaged(error))?;
+        Ok(records.into_iter().find(|record| record.offset == offset))
     }
 
     async fn fetch(&self, offset: i64, max_bytes: i32) -> Result<Bytes, TopicError> {

@@ -10,9 +10,9 @@ use kafka_protocol::messages::ApiKey;
 
 use super::cluster::{Answer, Cluster, Outcomes, ProducerState};
 use crate::client::{
-    AbortedTransaction, Acl, AlterConfig, ClientError, ConfigEntry, ConfigSource, FetchRequest, FetchedPartition,
-    Isolation, KafkaError, NewTopic, PartitionBatch, PartitionOffset, PartitionView, Position, ProduceOutcome,
-    TopicConfigs, TopicId, TopicView,
+    AbortedTransaction, Acl, AlterConfig, ClientError, Commit, CommitOutcome, Committed, ConfigEntry, ConfigSource,
+    FetchRequest, FetchedPartition, GroupOffsets, Groups, Isolation, KafkaError, ListedGroup, NewTopic, PartitionBatch,
+    PartitionOffset, PartitionView, Position, ProduceOutcome, TopicConfigs, TopicId, TopicView,
 };
 use crate::kafka::batch::{Codec, Limits, Patch, RawBatch, Record, decode, encode_one, is_dense, split};
 
@@ -22,8 +22,23 @@ pub(super) struct Fake {
     state: Mutex<State>,
 }
 
+/// Commits of one group, by topic and partition.
+#[derive(Default)]
+pub(super) struct FakeGroup {
+    /// Its kind, as brokers name it.
+    pub(super) kind: &'static str,
+    /// It has members, so that nobody else commits for it.
+    pub(super) active: bool,
+    pub(super) commits: BTreeMap<(String, i32), i64>,
+    /// Partitions that an open transaction commits.
+    pub(super) unstable: BTreeSet<(String, i32)>,
+}
+
 pub(super) struct State {
     pub(super) topics: BTreeMap<String, Topic>,
+    pub(super) groups: BTreeMap<String, FakeGroup>,
+    /// What commits from outside are answered.
+    pub(super) commit_error: Option<KafkaError>,
     next_id: u8,
     next_pid: i64,
     random: u64,
@@ -76,6 +91,8 @@ impl Fake {
     pub(super) fn new(name: &'static str, seed: u64) -> Arc<Self> {
         let state = State {
             topics: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            commit_error: None,
             next_id: 1,
             next_pid: 1_000,
             random: seed | 1,
@@ -136,6 +153,18 @@ impl Fake {
             }
         }
         values
+    }
+
+    /// Commits as a member of a group does.
+    pub(super) fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let mut state = self.state();
+        let group = state.groups.entry(group.to_owned()).or_default();
+        group.commits.insert((topic.to_owned(), partition), offset);
+    }
+
+    /// A group's commit.
+    pub(super) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        self.state().groups.get(group)?.commits.get(&(topic.to_owned(), partition)).copied()
     }
 
     /// Moves the leader of a partition.
@@ -219,6 +248,30 @@ impl State {
         let defaults = defaults.into_iter().filter(|(name, _)| !topic.configs.contains_key(*name));
         let own = topic.configs.iter().map(|(name, value)| entry(name, value, ConfigSource::Topic));
         own.chain(defaults.map(|(name, value)| entry(name, value, ConfigSource::Default))).collect()
+    }
+
+    fn commit_group(&mut self, group: String, commits: &[Commit]) -> Vec<CommitOutcome> {
+        let topics = &self.topics;
+        let active = self.groups.get(&group).is_some_and(|group| group.active);
+        let mut taken = Vec::new();
+        let outcomes = commits.iter().map(|one| {
+            let there = topics.get(&one.topic).is_some_and(|topic| topic.partitions.len() as i32 > one.partition);
+            let outcome = match self.commit_error {
+                Some(error) => Err(error),
+                None if active => Err(KafkaError::from_code(25).expect("an error")),
+                None if !there => Err(KafkaError::UNKNOWN_TOPIC_OR_PARTITION),
+                None => {
+                    taken.push(((one.topic.clone(), one.partition), one.offset));
+                    Ok(())
+                }
+            };
+            (one.topic.clone(), one.partition, outcome)
+        });
+        let outcomes = outcomes.collect();
+        if !taken.is_empty() {
+            self.groups.entry(group).or_default().commits.extend(taken);
+        }
+        outcomes
     }
 
     fn produce(&mut self, node: i32, batch: &PartitionBatch) -> Result<i64, KafkaError> {
@@ -544,6 +597,62 @@ impl Cluster for Fake {
                 });
                 outcomes.collect()
             })
+        })
+    }
+
+    fn groups(&self) -> Answer<'_, Groups> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.fail(|state| {
+                let groups = state.groups.iter().map(|(name, group)| ListedGroup {
+                    group: name.clone(),
+                    coordinator: 1 + name.len() as i32 % 3,
+                    kind: group.kind.to_owned(),
+                    protocol: "consumer".to_owned(),
+                });
+                Groups { groups: groups.collect(), failures: vec![] }
+            })
+        })
+    }
+
+    fn group_coordinators(&self, groups: Vec<String>) -> Answer<'_, Vec<Result<i32, ClientError>>> {
+        Box::pin(async move { self.fail(|_| groups.iter().map(|name| Ok(1 + name.len() as i32 % 3)).collect()) })
+    }
+
+    fn group_offsets(&self, coordinator: i32, groups: Vec<String>) -> Answer<'_, Vec<GroupOffsets>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.fail(|state| {
+                let offsets = groups.into_iter().map(|name| {
+                    assert_eq!(coordinator, 1 + name.len() as i32 % 3, "asked of its coordinator");
+                    let commits = state.groups.get(&name).map(|group| {
+                        let commits = group.commits.iter().map(|((topic, partition), offset)| {
+                            let unstable = group.unstable.contains(&(topic.clone(), *partition));
+                            Committed {
+                                topic: topic.clone(),
+                                partition: *partition,
+                                offset: if unstable {
+                                    Err(KafkaError::from_code(88).expect("an error"))
+                                } else {
+                                    Ok(*offset)
+                                },
+                                metadata: format!("meta of {name}"),
+                            }
+                        });
+                        commits.collect()
+                    });
+                    GroupOffsets { offsets: Ok(commits.unwrap_or_default()), group: name }
+                });
+                offsets.collect()
+            })
+        })
+    }
+
+    fn commit_group(&self, coordinator: i32, group: String, commits: Vec<Commit>) -> Answer<'_, Vec<CommitOutcome>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(coordinator, 1 + group.len() as i32 % 3, "committed at its coordinator");
+            self.fail(|state| state.commit_group(group, &commits))
         })
     }
 }

@@ -13,20 +13,23 @@ use super::adopt::Adoption;
 use super::append::AppendDesk;
 use super::cluster::Cluster;
 use super::decide::configs::ConfigRules;
+use super::decide::groups::{GroupSelection, Rewinds};
 use super::decide::naming::{Naming, NamingError};
 use super::decide::plan::Rules;
 use super::decide::position;
 use super::decide::select::{Patterns, SelectError, Selection};
 use super::fetch::FetchDesk;
 use super::gone::{self, Dying};
+use super::groups::Groups;
 use super::lane::Lane;
+use super::mm2::Mm2;
 use super::offsets::Offsets;
 use super::shared::{LaneKey, SLOTS, Shared, TopicEntry, now_ms};
 use super::status::{FlowState, FlowStatus, Reason, TroubleCode};
 use super::store::{Known, Store};
 use super::topics::{Copied, Seen, Topics};
 use crate::client::{ClientError, ClusterClient};
-use crate::config::FlowConfig;
+use crate::config::{FlowConfig, GroupRewinds};
 use crate::lifecycle::{Backoff, Drain};
 
 /// Topics of one cluster copied into another. Delivers each record at least once and in its partition's order; where the target's
@@ -34,6 +37,9 @@ use crate::lifecycle::{Backoff, Drain};
 pub struct Flow {
     pub(super) shared: Arc<Shared>,
     pub(super) rules: Rules,
+    /// None where no group follows.
+    groups: Option<(GroupSelection, Rewinds)>,
+    mm2_topics: bool,
     replication_factor: Option<i16>,
     refresh: Duration,
 }
@@ -109,9 +115,17 @@ impl Flow {
         let on_recreate = config.policies.on_recreate;
         let rules = Rules { selection, naming, replication_factor, configs, on_recreate };
         let shared = Shared::new(config, source, target, memory.max(2 << 20));
+        let groups = GroupSelection::new(&config.groups, &config.groups_exclude)
+            .map_err(|source| FlowError::Select { flow: flow(), source })?;
+        let rewinds = match config.group_rewinds {
+            GroupRewinds::Follow => Rewinds::Follow,
+            GroupRewinds::Refuse => Rewinds::Refuse,
+        };
         Ok(Self {
             shared: Arc::new(shared),
             rules,
+            groups: (!config.groups.is_empty()).then_some((groups, rewinds)),
+            mm2_topics: config.mm2_topics,
             replication_factor: config.replication_factor,
             refresh: config.refresh.max(LEAST_REFRESH),
         })
@@ -128,7 +142,7 @@ impl Flow {
     ///
     /// Dropping the future ends it at once, as a kill would.
     pub async fn run(self, drain: Drain) {
-        let Self { shared, rules, replication_factor, refresh } = self;
+        let Self { shared, rules, groups, mm2_topics, replication_factor, refresh } = self;
         let store = Arc::new(Store::new(&shared, replication_factor));
         let offsets = Arc::new(Offsets::new(&shared, replication_factor));
         let known = tokio::select! {
@@ -137,7 +151,14 @@ impl Flow {
         };
         if let Some(known) = known {
             let topics = Topics::default();
-            let (tasks, adoption, leaving) = (JoinSet::new(), Adoption::default(), HashSet::new());
+            let (mut tasks, adoption, leaving) = (JoinSet::new(), Adoption::default(), HashSet::new());
+            let mm2 = mm2_topics.then(|| Arc::new(Mm2::new(&shared, replication_factor)));
+            if let Some(mm2) = &mm2 {
+                tasks.spawn(Arc::clone(mm2).run(Arc::clone(&shared)));
+            }
+            if let Some(groups) = groups {
+                tasks.spawn(Groups::new(&shared, &offsets, groups, mm2).run());
+            }
             let supervisor = Supervisor {
                 acls: Acls::default(),
                 shared: Arc::clone(&shared),

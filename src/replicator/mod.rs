@@ -13,6 +13,7 @@
 //!   repeated byte for byte under the same sequence.
 //! * Progress tells only of what was acknowledged, and a partition's first progress is written before its first append.
 //! * Nothing is skipped in silence: what the source lost before it was copied becomes an event.
+//! * Groups follow exactly or not at all: what the offset map does not know is said, never guessed ([`decide::offset_map`]).
 //! * What is in memory is bounded by each fetcher's part of [`MEMORY`]; a lane that cannot be appended gives its part back.
 
 mod acls;
@@ -25,8 +26,10 @@ pub mod decide;
 mod fetch;
 mod flow;
 mod gone;
+mod groups;
 mod lane;
 mod ledger;
+mod mm2;
 mod offsets;
 mod operate;
 mod shared;
@@ -43,6 +46,7 @@ mod tests;
 
 pub use cluster::{Answer, Cluster, Outcomes, ProducerState};
 pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
+pub use groups::board::{GroupEvent, GroupState, GroupStatus};
 pub use operate::{OperateError, Preview};
 pub use status::{
     AclsStatus, Change, FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent,

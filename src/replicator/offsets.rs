@@ -1,13 +1,13 @@
-//! The offset maps of a flow: kept in a compacted topic at the target.
+//! The offset maps of a flow: kept in a compacted topic at the target, and asked.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::compacted::{CompactedTopic, TopicError};
-use super::decide::offset_map::{Key, Loader, OffsetMap, TOPIC, Unplaced, Written};
+use super::decide::offset_map::{Chunk, Found, Key, Loader, OffsetMap, TOPIC, Unplaced, Way, Written};
 use super::decide::progress;
 use super::lane::Lane;
 use super::shared::{LaneKey, Shared, now_ms};
@@ -19,10 +19,20 @@ pub(super) struct Offsets {
     flow: String,
     source: String,
     topic: CompactedTopic,
+    cache: Mutex<Cache>,
+}
+
+/// Chunks that were read back, the oldest first.
+#[derive(Default)]
+struct Cache {
+    chunks: HashMap<i64, Arc<Chunk>>,
+    order: VecDeque<i64>,
 }
 
 /// The slot of its own connection.
 const SLOT: u16 = 91;
+/// Chunks read back that are kept: some 6 KiB each.
+const MOST_CACHED: usize = 1_000;
 /// How often is looked for records whose place is not known.
 const PLACE_EVERY: Duration = Duration::from_millis(250);
 /// How often the target's logs are asked where they begin.
@@ -40,6 +50,7 @@ impl Offsets {
             flow: shared.name.clone(),
             source: shared.source.name().to_owned(),
             topic: CompactedTopic::new(TOPIC, &shared.target, replication_factor, SLOT),
+            cache: Mutex::default(),
         }
     }
 
@@ -96,6 +107,39 @@ impl Offsets {
             topic: lane.source.to_string(),
             partition: lane.partition,
         }
+    }
+
+    /// What an offset of a lane's partition is on the other side, where [`Lane::look`] found a stored chunk.
+    pub(super) async fn look(&self, lane: &Lane, way: Way, offset: i64, stored: i64) -> Result<Found, TopicError> {
+        let mut found = Found::Stored(stored);
+        while let Found::Stored(at) = found {
+            let chunk = self.chunk(lane, at).await?;
+            found = lane.look_in(&chunk, way, offset);
+        }
+        Ok(found)
+    }
+
+    /// A chunk that was stored at this offset.
+    async fn chunk(&self, lane: &Lane, at: i64) -> Result<Arc<Chunk>, TopicError> {
+        if let Some(chunk) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).chunks.get(&at) {
+            return Ok(Arc::clone(chunk));
+        }
+        let fail = |detail: String| TopicError::Record { topic: TOPIC.to_owned(), detail };
+        let gone = || fail(format!("the record at offset {at} is no chunk of {}-{}", lane.source, lane.partition));
+        let record = self.topic.at(at).await?.ok_or_else(gone)?;
+        let key = record.key().and_then(|key| Key::decode(&key).ok()).ok_or_else(gone)?;
+        let value = record.value().filter(|_| key.of == self.key(lane)).ok_or_else(gone)?;
+        let chunk = Arc::new(Chunk::decode(&value).map_err(|error| fail(error.to_string()))?.0);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.chunks.insert(at, Arc::clone(&chunk)).is_none() {
+            cache.order.push_back(at);
+        }
+        while cache.order.len() > MOST_CACHED {
+            if let Some(oldest) = cache.order.pop_front() {
+                cache.chunks.remove(&oldest);
+            }
+        }
+        Ok(chunk)
     }
 
     /// Finds the place of records that an earlier run left in the target, and forgets what the target has forgotten.

@@ -15,6 +15,7 @@ use super::cluster::Cluster;
 use super::decide::acls::AclRules;
 use super::decide::offset_map::OffsetMap;
 use super::fetch::FetchDesk;
+use super::groups::board::GroupBoard;
 use super::lane::Lane;
 use super::ledger::{Ledger, Pauses};
 use super::status::{
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     copied: Mutex<Copied>,
     accepted: Mutex<BTreeSet<String>>,
     board: Mutex<Board>,
+    group_board: Mutex<GroupBoard>,
     complaints: Mutex<HashMap<String, Complaint>>,
 }
 
@@ -132,12 +134,18 @@ impl Shared {
             copied: Mutex::default(),
             accepted: Mutex::default(),
             board: Mutex::new(board),
+            group_board: Mutex::default(),
             complaints: Mutex::default(),
         }
     }
 
     pub(super) fn board(&self) -> MutexGuard<'_, Board> {
         lock(&self.board)
+    }
+
+    /// What is shown of groups. Not to be held with [`Shared::board`].
+    pub(super) fn group_board(&self) -> MutexGuard<'_, GroupBoard> {
+        lock(&self.group_board)
     }
 
     /// All lanes, by key.

@@ -16,6 +16,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 pub(super) fn status(shared: &Shared) -> FlowStatus {
     let lanes: Vec<_> = shared.lanes().into_iter().map(|((topic, _), lane)| (topic, lane.status())).collect();
     let pauses = shared.pauses();
+    let (groups, group_failures, group_events) = {
+        let (board, now) = (shared.group_board(), Instant::now());
+        let groups = board.groups.iter().map(|entry| entry.status(now)).collect();
+        (groups, board.failures.clone(), board.events.iter().cloned().collect())
+    };
     let board = shared.board();
     let mut topics: BTreeMap<String, TopicStatus> = BTreeMap::new();
     for (name, entry) in &board.topics {
@@ -75,6 +80,9 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         changes: board.changes.iter().cloned().collect(),
         paused: pauses.all,
         acls: board.acls.clone(),
+        groups,
+        group_failures,
+        group_events,
     }
 }
 

@@ -1,11 +1,13 @@
 //! What a flow shows of itself, and why a topic stands still.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::decide::configs::ConfigChange;
 use super::decide::position::Event;
+use super::groups::board::{GroupEvent, GroupStatus};
 
 /// A flow at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -46,6 +48,12 @@ pub struct FlowStatus {
     pub paused: bool,
     /// How ACLs follow.
     pub acls: AclsStatus,
+    /// Groups that follow, by name.
+    pub groups: Vec<GroupStatus>,
+    /// Failures to have a group follow, by reason, since the start of the process.
+    pub group_failures: BTreeMap<&'static str, u64>,
+    /// The newest commits that went back, or were to, the oldest first; at most [`MOST_EVENTS`].
+    pub group_events: Vec<GroupEvent>,
 }
 
 /// How the ACLs of a flow's copies follow.

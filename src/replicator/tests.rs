@@ -10,17 +10,20 @@ use super::decide::progress::TOPIC;
 use super::fake::Fake;
 use super::*;
 use crate::client::{AbortedTransaction, Acl, AclOperation, AclPattern, KafkaError};
-use crate::config::{Deletes, FlowConfig, OnGap, OnRecreate, Policies};
+use crate::config::{Deletes, FlowConfig, GroupRewinds, OnGap, OnRecreate, Policies};
 use crate::kafka::batch::{Codec, HEADER_LEN, Limits, Record, decode};
 use crate::lifecycle::Drain;
 
-fn config() -> FlowConfig {
+pub(super) fn config() -> FlowConfig {
     FlowConfig {
         name: "f".to_owned(),
         topics: vec!["t.*".to_owned()],
         exclude: vec![],
         rename: "${topic}.copy".to_owned(),
         groups: vec![],
+        groups_exclude: vec![],
+        group_rewinds: GroupRewinds::Follow,
+        mm2_topics: false,
         replication_factor: None,
         read_committed: true,
         sync_configs: true,
@@ -33,7 +36,7 @@ fn config() -> FlowConfig {
     }
 }
 
-fn clusters() -> (Arc<Fake>, Arc<Fake>) {
+pub(super) fn clusters() -> (Arc<Fake>, Arc<Fake>) {
     (Fake::new("orange", 1), Fake::new("grape", 2))
 }
 
@@ -51,7 +54,7 @@ fn numbers(range: std::ops::Range<i64>) -> Vec<String> {
 }
 
 /// Runs a flow until its status is as wanted, then drains it. Fails after five minutes of virtual time.
-async fn run_until(flow: Flow, mut done: impl FnMut(&FlowStatus) -> bool) -> FlowStatus {
+pub(super) async fn run_until(flow: Flow, mut done: impl FnMut(&FlowStatus) -> bool) -> FlowStatus {
     let (handle, drain) = (flow.handle(), Drain::new());
     drain.spawn(flow.run(drain.clone()));
     let mut ticks = 0;
@@ -164,7 +167,7 @@ async fn torture(seed: u64, tells_producers: bool) -> (Arc<Fake>, Arc<Fake>) {
 }
 
 /// Offsets and values of the records of a partition, markers left out.
-fn placed(fake: &Fake, topic: &str, partition: usize) -> Vec<(i64, Vec<u8>)> {
+pub(super) fn placed(fake: &Fake, topic: &str, partition: usize) -> Vec<(i64, Vec<u8>)> {
     let mut state = fake.state();
     let batches = state.log(topic, partition).batches.iter();
     let data = batches.filter(|batch| !batch.header().is_some_and(|header| header.is_control()));

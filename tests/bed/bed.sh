@@ -100,7 +100,7 @@ need() {
   local missing=()
   for tool in "$@"; do command -v "$tool" >/dev/null 2>&1 || missing+=("$tool"); done
   [ ${#missing[@]} -eq 0 ] && return
-  die "missing: ${missing[*]}. On Debian or Ubuntu: apt-get install openjdk-17-jre-headless maven nftables iproute2 util-linux openssl"
+  die "missing: ${missing[*]}. On Debian or Ubuntu: apt-get install openjdk-17-jdk-headless maven nftables iproute2 util-linux openssl"
 }
 
 jars() {

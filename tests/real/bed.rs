@@ -185,9 +185,19 @@ impl Bed {
 
     /// Starts records.py in `network`.
     pub fn records_start(&self, network: Side, args: &[&str]) -> Child {
+        self.client_start(network, "records.py", args)
+    }
+
+    /// Starts one of the Python clients in `network`.
+    pub fn client_start(&self, network: Side, script: &str, args: &[&str]) -> Child {
         let mut command = self.inside(network, &self.python);
-        command.arg(self.root.join("tests/bed/clients/records.py")).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("records.py starts")
+        command.arg(self.client_path(script)).args(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts")
+    }
+
+    /// A client's file.
+    pub fn client_path(&self, name: &str) -> PathBuf {
+        self.root.join("tests/bed/clients").join(name)
     }
 
     /// Runs records.py in `network` to its end; the JSON that it printed.

@@ -10,6 +10,7 @@ mod carriers;
 mod config;
 mod copying;
 mod faults;
+mod groups;
 mod offload;
 mod refusals;
 mod topics;

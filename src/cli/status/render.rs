@@ -67,6 +67,7 @@ pub(super) fn wide(status: &Status, style: Style) -> String {
         }));
         let _ = writeln!(text, "\n{}", table("  ", &rows));
         events(&mut text, flow);
+        groups(&mut text, flow);
     }
     tail(&mut text, status, style);
     text
@@ -83,6 +84,24 @@ fn events(text: &mut String, flow: &FlowSection) {
         let topic = event.topic.as_deref().map_or_else(|| "-".to_owned(), clean);
         let at = event.partition.map_or_else(|| topic.clone(), |partition| format!("{topic}-{partition}"));
         vec![clean(&event.at), clean(&event.event), at, clean(&event.text)]
+    }));
+    let _ = writeln!(text, "{}", table("  ", &rows));
+}
+
+fn groups(text: &mut String, flow: &FlowSection) {
+    if flow.groups.is_empty() {
+        return;
+    }
+    let mut rows = vec![row(["GROUP", "STATE", "PARTITIONS", "EXACT", "AGE", "REASON"])];
+    rows.extend(flow.groups.iter().map(|group| {
+        vec![
+            clean(&group.group),
+            group.state.word().to_owned(),
+            grouped(group.partitions),
+            grouped(group.partitions_exact),
+            group.sync_age_seconds.map_or_else(|| UNKNOWN.to_owned(), duration),
+            clean(group.reason.as_deref().unwrap_or_default()),
+        ]
     }));
     let _ = writeln!(text, "{}", table("  ", &rows));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
-use super::super::{ClusterConfig, Deletes, FlowConfig, OnGap, OnRecreate, Policies, value};
+use super::super::{ClusterConfig, Deletes, FlowConfig, GroupRewinds, OnGap, OnRecreate, Policies, value};
 
 pub(super) const FLOW: &[&str] = &[
     "name",
@@ -15,6 +15,9 @@ pub(super) const FLOW: &[&str] = &[
     "prefix",
     "suffix",
     "groups",
+    "groups_exclude",
+    "group_rewinds",
+    "mm2_topics",
     "replication_factor",
     "isolation",
     "sync_configs",
@@ -30,7 +33,9 @@ pub(super) const FLOW: &[&str] = &[
 ];
 
 /// Kafka's own topics and those of Kafka Connect and MirrorMaker.
-const EXCLUDE: &[&str] = &["__.*", ".*[-.]internal"];
+const EXCLUDE: &[&str] = &["__.*", ".*[-.]internal", "(.*[.])?heartbeats"];
+/// Groups that nobody goes on with elsewhere: as MirrorMaker's `groups.exclude`.
+const GROUPS_EXCLUDE: &[&str] = &["console-consumer-.*", "connect-.*", "__.*"];
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -96,6 +101,8 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
             Some(Vec::new())
         }
     };
+    let (groups_exclude, group_rewinds) = group_rules(reader, section, groups.as_deref());
+    let mm2_topics = flag(reader, section, "mm2_topics", false);
     let replication_factor = match section.get("replication_factor") {
         None => {
             reader.default(section.key_path("replication_factor"), "the target cluster's default");
@@ -110,13 +117,7 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         }
         Some(node) => node.word(reader, &["read_committed", "read_uncommitted"]).map(|index| index == 0),
     };
-    let sync_configs = match section.get("sync_configs") {
-        None => {
-            reader.default(section.key_path("sync_configs"), "true");
-            Some(true)
-        }
-        Some(node) => node.bool(reader),
-    };
+    let sync_configs = flag(reader, section, "sync_configs", true);
     let exclude_configs = names(reader, section, "exclude_configs");
     let pin_configs = names(reader, section, "pin_configs");
     if sync_configs == Some(false) {
@@ -153,6 +154,9 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         exclude: exclude?,
         rename: rename?,
         groups: groups?,
+        groups_exclude: groups_exclude?,
+        group_rewinds: group_rewinds?,
+        mm2_topics: mm2_topics?,
         replication_factor: replication_factor?,
         read_committed: read_committed?,
         sync_configs: sync_configs?,
@@ -163,6 +167,16 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         policies: policies?,
         refresh: refresh?,
     })
+}
+
+fn flag(reader: &mut Reader<'_>, section: &Section<'_>, key: &str, default: bool) -> Option<bool> {
+    match section.get(key) {
+        None => {
+            reader.default(section.key_path(key), default.to_string());
+            Some(default)
+        }
+        Some(node) => node.bool(reader),
+    }
 }
 
 /// Regular expressions of configs' names.
@@ -227,6 +241,34 @@ fn policies(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Policies> 
         }
     };
     Some(Policies { deletes: deletes?, delete_after: delete_after?, on_recreate: on_recreate?, on_gap: on_gap? })
+}
+
+/// How groups follow that do.
+fn group_rules(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    groups: Option<&[String]>,
+) -> (Option<Vec<String>>, Option<GroupRewinds>) {
+    if groups.is_some_and(<[String]>::is_empty) {
+        section.unused(reader, &["groups_exclude", "group_rewinds"], "no group follows: `groups` is empty");
+    }
+    let exclude = match section.get("groups_exclude") {
+        Some(node) => node.list(reader, value::REGEX, value::regex),
+        None => {
+            reader.default(section.key_path("groups_exclude"), format!("{GROUPS_EXCLUDE:?}"));
+            Some(GROUPS_EXCLUDE.iter().map(|&text| text.to_owned()).collect())
+        }
+    };
+    let rewinds = match section.get("group_rewinds") {
+        Some(node) => node
+            .word(reader, &["follow", "refuse"])
+            .map(|at| if at == 0 { GroupRewinds::Follow } else { GroupRewinds::Refuse }),
+        None => {
+            reader.default(section.key_path("group_rewinds"), "\"follow\"");
+            Some(GroupRewinds::Follow)
+        }
+    };
+    (exclude, rewinds)
 }
 
 /// The template of target names, from whichever of the three keys is there.

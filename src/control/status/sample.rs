@@ -125,6 +125,18 @@ pub(crate) fn busy() -> Status {
             }],
             paused: false,
             acls_owned: 6,
+            groups: vec![
+                group("billing", GroupState::Synced, None, Some(0.4)),
+                group("search", GroupState::Active, Some("it has members at the target"), None),
+            ],
+            group_failures: BTreeMap::from([("active".to_owned(), 3)]),
+            group_events: vec![GroupEventSection {
+                at: "2026-11-21T03:05:00Z".to_owned(),
+                group: "billing".to_owned(),
+                topic: "eu.xaz.orders.copy".to_owned(),
+                partition: 3,
+                text: "set back from 90 to 40, as the source's group was".to_owned(),
+            }],
             last_error: Some("topic eu.xaz.pay: TOPIC_AUTHORIZATION_FAILED".to_owned()),
         }],
         errors: vec![ErrorCount { scope: "replicator".to_owned(), code: Code::TOPIC_ALLOWED, count: 7 }],
@@ -188,5 +200,16 @@ fn topic(name: &str, state: TopicState, reason: Option<&str>, lag: Option<u64>, 
         lag_records: lag,
         records,
         bytes: records * 734,
+    }
+}
+
+fn group(name: &str, state: GroupState, reason: Option<&str>, age: Option<f64>) -> GroupSection {
+    GroupSection {
+        group: name.to_owned(),
+        state,
+        reason: reason.map(str::to_owned),
+        partitions: 12,
+        partitions_exact: if state == GroupState::Synced { 12 } else { 3 },
+        sync_age_seconds: age,
     }
 }

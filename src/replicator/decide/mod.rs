@@ -8,6 +8,8 @@ pub mod acls;
 pub mod batches;
 pub mod compare;
 pub mod configs;
+pub mod groups;
+pub mod mm2;
 pub mod naming;
 pub mod offset_map;
 pub mod plan;

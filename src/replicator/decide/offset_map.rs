@@ -72,8 +72,11 @@ pub enum Found {
     At(i64),
     /// Further than was copied; this is as far as was.
     Beyond(i64),
-    /// Nothing was copied yet.
-    Empty,
+    /// Nothing was copied yet; `beyond` where the source was not looked at as far as this.
+    Empty {
+        /// Whether records before this offset may still come.
+        beyond: bool,
+    },
     /// Not known.
     Unknown(Unknown),
     /// The stored chunk at this offset of the map's topic must be read; ask it with [`OffsetMap::look_in`].
@@ -343,7 +346,7 @@ impl OffsetMap {
         }
         let (source_end, target_end) = (self.tail.next, self.tail.target_end());
         match way {
-            Way::ToTarget if target_end < 0 => Found::Empty,
+            Way::ToTarget if target_end < 0 => Found::Empty { beyond: offset > source_end },
             Way::ToTarget if offset > source_end => Found::Beyond(target_end),
             Way::ToTarget => Found::At(target_end),
             Way::ToSource if offset > target_end => Found::Beyond(source_end),
