@@ -222,6 +222,7 @@ impl Session {
                 }
             }
             (Frame::Ping { seq, ts }, State::Attached) => {
+                self.bear(now, "pings")?;
                 let carrier = self.carriers.get_mut(&id).expect("looked up above");
                 if carrier.outbox.len() >= MAX_OUTBOX {
                     return Err(Violation::Flood { what: "pings", count: carrier.outbox.len(), limit: MAX_OUTBOX });
@@ -236,8 +237,14 @@ impl Session {
                     self.judge_queue(now, took);
                 }
             }
-            (Frame::Return { sid, max_off }, State::Attached) => self.on_return(sid, max_off)?,
-            (Frame::Want { carriers }, State::Attached) => self.on_wanted(carriers),
+            (Frame::Return { sid, max_off }, State::Attached) => {
+                self.bear(now, "credit given back")?;
+                self.on_return(sid, max_off)?;
+            }
+            (Frame::Want { carriers }, State::Attached) => {
+                self.bear(now, "asking for carriers")?;
+                self.on_wanted(carriers);
+            }
             (Frame::Resume { last, reports }, State::Attached) if !carrier.reported => {
                 self.on_resume(now, id, last, &reports)?;
             }

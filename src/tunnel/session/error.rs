@@ -72,6 +72,14 @@ pub enum Violation {
         /// Limit.
         limit: usize,
     },
+    /// Frames that change nothing, more often than losses of carriers explain.
+    #[error("too often: {what}, above {limit} frames that change nothing a second")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// Limit, a second.
+        limit: u32,
+    },
     /// More of something than a peer that means well ever sends.
     #[error("flood of {what}: {count}, limit {limit}")]
     Flood {

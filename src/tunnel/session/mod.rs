@@ -29,6 +29,7 @@
 
 mod batch;
 mod breadth;
+mod bucket;
 mod carriers;
 mod chunks;
 mod demand;
@@ -41,6 +42,7 @@ mod recv;
 mod resume;
 mod schedule;
 mod send;
+mod shown;
 mod streams;
 mod window;
 
@@ -55,9 +57,11 @@ use std::time::{Duration, Instant};
 pub use batch::Batch;
 pub use error::{CarrierEnd, OpenError, OpenFailure, Refusal, SessionEnd, StreamEnd, Violation};
 pub use frame::Side;
+pub use shown::{StreamInfo, WaitsFor};
 pub use streams::{OpenRefused, Read};
 
 use breadth::Breadth;
+use bucket::{Bucket, Patience};
 use carriers::Carrier;
 use demand::Demand;
 use resume::Incarnation;
@@ -237,7 +241,8 @@ pub struct Session {
     unused_at: Option<Instant>,
     /// Released streams that wait for the peer's end.
     lingering: VecDeque<(Instant, u64)>,
-    opens: OpenRate,
+    opens: Bucket,
+    patience: Patience,
     events: VecDeque<Event>,
     demand: Demand,
     breadth: Breadth,
@@ -248,34 +253,12 @@ pub struct Session {
     armed: Option<Instant>,
 }
 
-/// A bucket of one second's opens.
-#[derive(Debug)]
-struct OpenRate {
-    per_second: u32,
-    left: f64,
-    at: Option<Instant>,
-}
-
-impl OpenRate {
-    fn take(&mut self, now: Instant) -> bool {
-        let most = f64::from(self.per_second);
-        if let Some(at) = self.at {
-            self.left = (self.left + now.saturating_duration_since(at).as_secs_f64() * most).min(most);
-        }
-        self.at = Some(now);
-        let ok = self.left >= 1.0;
-        if ok {
-            self.left -= 1.0;
-        }
-        ok
-    }
-}
-
 impl Session {
     /// A session that no carrier has reached yet.
     #[must_use]
     pub fn new(config: SessionConfig, keyring: Box<dyn Keyring>) -> Self {
-        let opens = OpenRate { per_second: config.opens_per_second, left: config.opens_per_second.into(), at: None };
+        let opens = Bucket::new(config.opens_per_second, config.opens_per_second);
+        let patience = Patience::new(config.streams, config.opens_per_second);
         Self {
             budget: Budget::new(config.buffered_bytes, config.streams),
             runs: 0,
@@ -299,6 +282,7 @@ impl Session {
             unused_at: None,
             lingering: VecDeque::new(),
             opens,
+            patience,
             events: VecDeque::new(),
             demand: Demand::new(),
             breadth: Breadth::new(),
@@ -371,11 +355,6 @@ impl Session {
             return Ok(id.sid);
         }
         Err(StreamEnd::SessionLost(self.last_end.clone().unwrap_or(SessionEnd::ByUs)))
-    }
-
-    /// Best round trip of the attached carriers.
-    fn rtt(&self) -> Duration {
-        self.carriers.values().filter(|c| c.carries()).filter_map(|c| c.live.rtt()).min().unwrap_or_default()
     }
 
     /// Shortest round trip of the attached carriers: how long the way is, whatever waits on it now.

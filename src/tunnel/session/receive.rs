@@ -37,14 +37,29 @@ impl Session {
     pub(super) fn on_stream_frame(&mut self, now: Instant, id: CarrierId, frame: Frame) -> Result<(), Violation> {
         match frame {
             Frame::Data { sid, offset, fin, data } => self.on_data(now, id, sid, offset, data, fin),
-            Frame::Credit(report) => self.on_credit(report),
+            Frame::Credit(report) => {
+                let permitted =
+                    |session: &Self| session.streams.get(&report.sid).map(|s| (s.send.acked(), s.send.max_off()));
+                let before = permitted(self);
+                self.on_credit(report)?;
+                if permitted(self) == before { self.bear(now, "CREDIT that tells nothing new") } else { Ok(()) }
+            }
             Frame::Open { sid, max_off, port, host } => self.on_open(now, sid, max_off, port, host),
             Frame::OpenOk { sid, max_off } => self.on_open_ok(sid, max_off),
             Frame::OpenErr { sid, code, value, detail } => self.on_open_err(sid, OpenFailure { code, value, detail }),
             Frame::Reset { sid, .. } => self.on_reset(sid),
-            Frame::Gone { sid } => self.on_gone(sid),
+            Frame::Gone { sid } => {
+                self.bear(now, "GONE")?;
+                self.on_gone(sid)
+            }
             other => Err(Violation::Unexpected { frame: other.name(), state: "attached" }),
         }
+    }
+
+    /// A frame that changes nothing, or little.
+    pub(super) fn bear(&mut self, now: Instant, what: &'static str) -> Result<(), Violation> {
+        let flood = |limit: u32| Violation::TooMany { what, limit };
+        self.patience.spend(now).map_err(flood)
     }
 
     fn known(&self, sid: u64, frame: &'static str) -> Result<Known, Violation> {
@@ -93,7 +108,10 @@ impl Session {
     ) -> Result<(), Violation> {
         match self.known(sid, "DATA")? {
             Known::Live => {}
-            Known::Over => return self.tell_gone(sid),
+            Known::Over => {
+                self.bear(now, "DATA of ended streams")?;
+                return self.tell_gone(sid);
+            }
             Known::Unseen => return Err(Violation::BadStreamId { frame: "DATA", sid }),
         }
         if let Some(carrier) = self.carriers.get_mut(&id) {
@@ -147,7 +165,8 @@ impl Session {
         }
         let complete = stream.recv.is_complete();
         let enough = (stream.window.target() / 4).min(ACK_BYTES);
-        let due = complete || got.duplicate || stream.recv.recv_off() - stream.told >= enough;
+        let duplicate = got.duplicate;
+        let due = complete || duplicate || stream.recv.recv_off() - stream.told >= enough;
         if got.readable && std::mem::take(&mut stream.read_blocked) {
             self.events.push_back(Event::Readable(id));
         }
@@ -156,6 +175,9 @@ impl Session {
         } else {
             self.acks.insert(sid);
             self.ack_at.get_or_insert(now + ACK_DELAY);
+        }
+        if duplicate {
+            self.bear(now, "DATA without new bytes")?;
         }
         if complete {
             self.retire_if_done(sid)?;
@@ -256,7 +278,7 @@ impl Session {
         } else if open >= self.config.streams {
             Some(format!("{open} streams are open, limit {}", self.config.streams))
         } else if !self.opens.take(now) {
-            Some(format!("more than {} new streams a second", self.opens.per_second))
+            Some(format!("more than {} new streams a second", self.config.opens_per_second))
         } else if self.budget.is_full() {
             Some(format!("{} bytes wait to be read, limit {}", self.budget.received, self.budget.limit()))
         } else {

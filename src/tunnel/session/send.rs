@@ -95,6 +95,16 @@ impl SendHalf {
         Some(self.max_off)
     }
 
+    /// Bytes written.
+    pub(super) const fn written(&self) -> u64 {
+        self.kept.end()
+    }
+
+    /// Bytes that the peer holds.
+    pub(super) const fn acked(&self) -> u64 {
+        self.acked
+    }
+
     /// What the peer permits, or less where some was given back.
     pub(super) const fn max_off(&self) -> u64 {
         self.max_off

@@ -93,7 +93,7 @@ fn credit_that_is_of_no_use_goes_back_and_comes_again_with_the_need() {
     pair.now += ACK_DELAY;
     pair.listener.handle_timeout(pair.now);
     pair.exchange(ids);
-    assert_eq!(pair.dialler.room(id), Ok(512 * 1024 - 11));
+    assert_eq!(pair.dialler.room(id), Ok(256 * 1024 - 11));
     let promised = pair.listener.budget.most(0);
     pair.now += UNUSED;
     pair.dialler.handle_timeout(pair.now);
@@ -103,7 +103,7 @@ fn credit_that_is_of_no_use_goes_back_and_comes_again_with_the_need() {
     sent.into_iter().for_each(|frame| pair.listener.handle_frame(pair.now, ids.1, frame));
     pair.exchange(ids);
     // Half of what came back, as for any stream.
-    assert_eq!(pair.listener.budget.most(0) - promised, (512 - 64) * 1024 / 2);
+    assert_eq!(pair.listener.budget.most(0) - promised, (256 - 64) * 1024 / 2);
     // Once is enough.
     pair.now += UNUSED;
     pair.dialler.handle_timeout(pair.now);
@@ -248,4 +248,52 @@ fn an_attach_of_another_session_is_refused_and_the_present_one_lives() {
     pair.exchange(ids);
     assert_eq!(pair.listener.read(pair.now, stream), Ok(Read::Data(Bytes::from_static(b"untouched"))));
     assert_eq!(pair.listener.counters().sessions, sessions);
+}
+
+#[test]
+fn frames_that_change_nothing_are_borne_after_losses_and_end_the_session_as_a_flood() {
+    type Idle = fn(&Pair, StreamId) -> Frame;
+    let idle: [(Idle, &str); 5] = [
+        (
+            |pair, id| {
+                let send = &pair.dialler.streams[&id.sid].send;
+                Frame::Credit(Report { sid: id.sid, recv_off: send.acked(), max_off: send.max_off() })
+            },
+            "CREDIT",
+        ),
+        (|_, id| Frame::Data { sid: id.sid, offset: 0, fin: false, data: Bytes::new() }, "DATA"),
+        (|_, _| Frame::Want { carriers: 1 }, "carriers"),
+        (|_, id| Frame::Return { sid: id.sid, max_off: u64::MAX }, "given back"),
+        (|_, _| Frame::Gone { sid: 2 }, "GONE"),
+    ];
+    for (make, what) in idle {
+        let mut pair = Pair::new();
+        let ids = pair.attached(0, 1);
+        let id = pair.stream(ids);
+        // The peer once opened and ended a stream, so that its id is known.
+        let theirs = pair.listener.open("host", 1).unwrap();
+        assert_eq!(theirs.sid, 2);
+        pair.exchange(ids);
+        assert!(pair.dialler.accept(theirs));
+        events(&mut pair.dialler);
+        // What a second of losses makes of every stream is far below the bound.
+        let frame = make(&pair, id);
+        let sent = |pair: &mut Pair, count: usize| {
+            for _ in 0..count {
+                pair.dialler.handle_frame(pair.now, ids.0, frame.clone());
+            }
+        };
+        for _ in 0..20 {
+            sent(&mut pair, 16 * 100);
+            pair.now += Duration::from_secs(1);
+        }
+        assert!(pair.dialler.has_session(), "{what}");
+        sent(&mut pair, 1_000_000);
+        let ended = events(&mut pair.dialler).into_iter().find_map(|event| match event {
+            Event::Ended(SessionEnd::Violation(Violation::TooMany { what, limit })) => Some((what, limit)),
+            _ => None,
+        });
+        let (named, limit) = ended.unwrap_or_else(|| panic!("a flood of {what} ends the session"));
+        assert!(named.contains(what) && limit == 65_536 + 16 * 100 + 4 * 1000, "{named} {limit}");
+    }
 }
