@@ -14,7 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::process::Process;
-use super::status::{FlowSection, GroupState, State, Status, TopicState, TunnelState};
+use super::status::{CarrierSection, FlowSection, GroupState, PathSection, State, Status, TopicState, TunnelState};
 
 /// Topics with series of their own: six series each keep a scrape below 2,000.
 const MAX_TOPICS: usize = 250;
@@ -110,6 +110,23 @@ fn tunnel(set: &mut Set<'_>, status: &Status) {
         "TCP connections under the session",
         [(vec![], count(tunnel.carriers.len()))],
     );
+    type Pick = fn(&PathSection) -> u64;
+    let each: [(_, _, Pick); 5] = [
+        ("congestion_window_bytes", "TCP's congestion window of each carrier", |path| path.congestion_window),
+        ("in_flight_bytes", "Bytes sent and not acknowledged by the peer's TCP", |path| path.in_flight),
+        ("unsent_bytes", "Bytes that wait in the carrier's socket", |path| path.unsent),
+        ("delivery_rate_bytes", "Bytes a second that TCP delivered last", |path| path.delivery_rate),
+        ("retransmitted_segments", "Segments sent again; begins at 0 with each new carrier", |path| path.retransmitted),
+    ];
+    for (what, help, pick) in each {
+        let of = |carrier: &CarrierSection| Some((carrier_label(carrier), pick(carrier.path.as_ref()?) as f64));
+        set.gauge(&format!("linkspan_tunnel_carrier_{what}"), help, tunnel.carriers.iter().filter_map(of));
+    }
+    set.gauge(
+        "linkspan_tunnel_carrier_rtt_seconds",
+        "Round trip time of each carrier, smoothed",
+        tunnel.carriers.iter().filter_map(|carrier| Some((carrier_label(carrier), carrier.rtt_ms? / 1000.0))),
+    );
     set.gauge("linkspan_tunnel_streams", "Streams open now", [(vec![], tunnel.streams as f64)]);
     set.counter(
         "linkspan_tunnel_bytes",
@@ -148,6 +165,10 @@ fn tunnel(set: &mut Set<'_>, status: &Status) {
             .chain((rest > 0 || named == 0).then_some(("unknown", rest)))
             .map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
     );
+}
+
+fn carrier_label(carrier: &CarrierSection) -> Vec<(&'static str, String)> {
+    vec![("carrier", carrier.id.to_string())]
 }
 
 fn streams(set: &mut Set<'_>, status: &Status) {

@@ -24,6 +24,7 @@ pub use http::{AdminError, AdminServer};
 pub use metrics::render as render_metrics;
 pub use status::{
     CarrierSection, ClusterStatus, ConfigSection, ErrorCount, EventSection, ExitSection, FlowSection, FlowState,
-    GroupEventSection, GroupSection, GroupState, ListenerSection, Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA,
-    State, Status, StatusSource, TopicSection, TopicState, TunnelRole, TunnelSection, TunnelState,
+    GroupEventSection, GroupSection, GroupState, ListenerSection, PathSection, Problem, ProxyMode, ProxySection,
+    ReadyCheck, SCHEMA, State, Status, StatusSource, StreamSection, TopicSection, TopicState, TunnelRole,
+    TunnelSection, TunnelState,
 };

@@ -161,6 +161,9 @@ pub struct TunnelSection {
     pub carriers: Vec<CarrierSection>,
     /// Streams open now.
     pub streams: u64,
+    /// Those of them that moved the most bytes, at most 32.
+    #[serde(default)]
+    pub busiest: Vec<StreamSection>,
     /// Payload bytes received since the start.
     pub bytes_in: u64,
     /// Payload bytes sent since the start.
@@ -239,6 +242,45 @@ pub struct CarrierSection {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
+    /// What TCP knows of its way; `None` where the kernel does not tell.
+    #[serde(default)]
+    pub path: Option<PathSection>,
+}
+
+/// The way of one TCP connection, as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSection {
+    /// Congestion window in bytes.
+    pub congestion_window: u64,
+    /// Bytes sent and not acknowledged.
+    pub in_flight: u64,
+    /// Bytes that wait in the socket.
+    pub unsent: u64,
+    /// Segments sent again since the connection was made.
+    pub retransmitted: u64,
+    /// Shortest round trip in microseconds.
+    pub shortest_rtt_us: u32,
+    /// Rate of delivery measured last, in bytes a second.
+    pub delivery_rate: u64,
+}
+
+/// One stream through the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSection {
+    /// Its id, the same at both endpoints.
+    pub id: u64,
+    /// Whether this side opened it.
+    pub ours: bool,
+    /// Bytes received and taken here.
+    pub bytes_in: u64,
+    /// Bytes given here to be sent.
+    pub bytes_out: u64,
+    /// Bytes that the peer may send ahead of what was taken here.
+    pub window_in: u64,
+    /// Bytes that the peer still permits, those on their way included.
+    pub window_out: u64,
+    /// `application`, `answer`, `budget`, `carrier`, `credit` or `nothing`.
+    pub waits_for: String,
 }
 
 /// What the peer dialled here.

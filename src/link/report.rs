@@ -13,7 +13,8 @@ use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
     self, CarrierSection, Code, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
-    ListenerSection, ProxyMode, ProxySection, Status, StatusSource, TopicSection, TunnelSection,
+    ListenerSection, PathSection, ProxyMode, ProxySection, Status, StatusSource, StreamSection, TopicSection,
+    TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
 use crate::replicator::{
@@ -21,6 +22,7 @@ use crate::replicator::{
 };
 use crate::tunnel::endpoint::{Endpoint, TunnelState};
 use crate::tunnel::exit::ExitStatusReader;
+use crate::tunnel::session::{StreamInfo, WaitsFor};
 
 /// Everything that is asked when somebody wants to know.
 pub(super) struct Source {
@@ -107,9 +109,7 @@ impl Source {
             address,
             transport: seen.transport.to_owned(),
             peer: seen.carriers.first().filter(|_| up).map(|carrier| carrier.address.clone()),
-            since: SystemTime::now()
-                .checked_sub(Duration::from_secs_f64(seen.state_seconds))
-                .map(control::time::rfc3339),
+            since: moment(seen.state_seconds),
             rtt_ms: best,
             carriers: seen
                 .carriers
@@ -117,15 +117,24 @@ impl Source {
                 .map(|carrier| CarrierSection {
                     id: u64::from(carrier.slot),
                     peer: carrier.address.clone(),
-                    since: None,
+                    since: moment(carrier.age_seconds),
                     attached: carrier.attached,
                     suspect: carrier.suspect,
                     rtt_ms: carrier.rtt_ms,
                     bytes_in: carrier.bytes_in,
                     bytes_out: carrier.bytes_out,
+                    path: carrier.path.map(|path| PathSection {
+                        congestion_window: path.congestion_window,
+                        in_flight: path.in_flight,
+                        unsent: path.unsent,
+                        retransmitted: path.retransmitted,
+                        shortest_rtt_us: path.shortest_rtt_us,
+                        delivery_rate: path.delivery_rate,
+                    }),
                 })
                 .collect(),
             streams: seen.streams as u64,
+            busiest: seen.busiest.iter().map(stream).collect(),
             bytes_in: seen.bytes_in,
             bytes_out: seen.bytes_out,
             buffered_in: seen.buffered_in,
@@ -222,6 +231,31 @@ impl Source {
             }
             ProxyHandle::Off => Vec::new(),
         }
+    }
+}
+
+/// The moment that was so many seconds ago.
+fn moment(seconds_ago: f64) -> Option<String> {
+    SystemTime::now().checked_sub(Duration::from_secs_f64(seconds_ago)).map(control::time::rfc3339)
+}
+
+fn stream(seen: &StreamInfo) -> StreamSection {
+    StreamSection {
+        id: seen.id,
+        ours: seen.ours,
+        bytes_in: seen.bytes_in,
+        bytes_out: seen.bytes_out,
+        window_in: seen.window_in,
+        window_out: seen.window_out,
+        waits_for: match seen.waits_for {
+            WaitsFor::Application => "application",
+            WaitsFor::Answer => "answer",
+            WaitsFor::Budget => "budget",
+            WaitsFor::Carrier => "carrier",
+            WaitsFor::Credit => "credit",
+            WaitsFor::Nothing => "nothing",
+        }
+        .to_owned(),
     }
 }
 

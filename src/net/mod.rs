@@ -9,6 +9,7 @@ mod host_port;
 pub mod http;
 pub mod pool;
 pub mod tcp;
+pub mod tcp_info;
 pub mod tls;
 
 use std::fmt;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::cli::output::{Paint, Style, bytes, clean, duration, grouped, table};
 use crate::control::{
-    ClusterStatus, FlowSection, FlowState, ProxyMode, State, Status, TopicState, TunnelRole, TunnelSection,
-    TunnelState, time,
+    ClusterStatus, FlowSection, FlowState, PathSection, ProxyMode, State, Status, TopicState, TunnelRole,
+    TunnelSection, TunnelState, time,
 };
 
 /// The short form.
@@ -22,8 +22,10 @@ pub(super) fn human(status: &Status, style: Style) -> String {
 pub(super) fn wide(status: &Status, style: Style) -> String {
     let mut text = head(status, style);
     if !status.tunnel.carriers.is_empty() {
-        let mut rows = vec![row(["CARRIER", "PEER", "UP", "RTT", "IN", "OUT"])];
+        let mut rows = vec![row(["CARRIER", "PEER", "UP", "RTT", "IN", "OUT", "WINDOW", "UNSENT", "RESENT"])];
         rows.extend(status.tunnel.carriers.iter().map(|carrier| {
+            let path =
+                |show: fn(&PathSection) -> String| carrier.path.as_ref().map_or_else(|| UNKNOWN.to_owned(), show);
             vec![
                 carrier.id.to_string(),
                 clean(&carrier.peer),
@@ -31,9 +33,27 @@ pub(super) fn wide(status: &Status, style: Style) -> String {
                 carrier.rtt_ms.map_or_else(|| UNKNOWN.to_owned(), rtt),
                 bytes(carrier.bytes_in as f64),
                 bytes(carrier.bytes_out as f64),
+                path(|path| bytes(path.congestion_window as f64)),
+                path(|path| bytes(path.unsent as f64)),
+                path(|path| grouped(path.retransmitted)),
             ]
         }));
         let _ = writeln!(text, "\n{}", table("  ", &rows));
+    }
+    if !status.tunnel.busiest.is_empty() {
+        let mut rows = vec![row(["STREAM", "FROM", "IN", "OUT", "WINDOW IN", "WINDOW OUT", "WAITS FOR"])];
+        rows.extend(status.tunnel.busiest.iter().map(|stream| {
+            vec![
+                stream.id.to_string(),
+                if stream.ours { "here" } else { "peer" }.to_owned(),
+                bytes(stream.bytes_in as f64),
+                bytes(stream.bytes_out as f64),
+                bytes(stream.window_in as f64),
+                bytes(stream.window_out as f64),
+                clean(&stream.waits_for),
+            ]
+        }));
+        let _ = writeln!(text, "{}", table("  ", &rows));
     }
     if !status.proxy.listeners.is_empty() {
         let mut rows = vec![row(["BROKER", "NODE", "LOCAL ADDRESS", "CONNECTIONS"])];

@@ -45,6 +45,14 @@ pub(crate) fn busy() -> Status {
                     rtt_ms: Some(81.25),
                     bytes_in: 1_288_490_188,
                     bytes_out: 52_428_800,
+                    path: Some(PathSection {
+                        congestion_window: 1_448_000,
+                        in_flight: 724_000,
+                        unsent: 131_072,
+                        retransmitted: 12,
+                        shortest_rtt_us: 80_900,
+                        delivery_rate: 9_600_000,
+                    }),
                 },
                 CarrierSection {
                     id: 3,
@@ -55,9 +63,19 @@ pub(crate) fn busy() -> Status {
                     rtt_ms: None,
                     bytes_in: 512,
                     bytes_out: 64,
+                    path: None,
                 },
             ],
             streams: 14,
+            busiest: vec![StreamSection {
+                id: 9,
+                ours: true,
+                bytes_in: 1_073_741_824,
+                bytes_out: 4096,
+                window_in: 8_388_608,
+                window_out: 65_536,
+                waits_for: "nothing".to_owned(),
+            }],
             bytes_in: 1_288_490_700,
             bytes_out: 52_428_864,
             buffered_in: 4096,
@@ -153,6 +171,7 @@ pub(crate) fn starting() -> Status {
         *cluster = ClusterStatus { cluster: cluster.cluster.clone(), ..ClusterStatus::default() };
     }
     status.tunnel = TunnelSection {
+        busiest: Vec::new(),
         state: TunnelState::Connecting,
         role: TunnelRole::Dial,
         address: "203.0.113.7:7443".to_owned(),

@@ -4,6 +4,7 @@
 //! and acts on them after releasing it, so that nobody is woken into a lock that is held.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -15,9 +16,9 @@ use tracing::{debug, info, warn};
 
 use super::failure;
 use super::offer::Offered;
-use super::status::{CarrierStatus, Record, TunnelState, TunnelStatus};
+use super::status::{CarrierStatus, MOST_SHOWN, Record, TunnelState, TunnelStatus};
 use crate::config::Congestion;
-use crate::net::{DialError, HostPort};
+use crate::net::{DialError, HostPort, tcp_info};
 use crate::tunnel::Offer;
 use crate::tunnel::carrier::{AcceptKeys, AcceptStatusReader, PeerIdentity, Proof, Trust};
 use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session, StreamId};
@@ -83,6 +84,9 @@ pub(super) struct CarrierHandle {
     pub(super) wake: Notify,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) address: String,
+    /// The socket's own and its peer's address; `None` when it was gone already.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    since: Instant,
     pub(super) identity: String,
     pub(super) proof: Proof,
     /// Bytes on the wire, sealed.
@@ -103,12 +107,14 @@ pub(super) enum Phase {
 }
 
 impl CarrierHandle {
-    pub(super) fn new(peer: &PeerIdentity, proof: Proof) -> Arc<Self> {
+    pub(super) fn new(peer: &PeerIdentity, proof: Proof, socket: &TcpStream) -> Arc<Self> {
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self {
             wake: Notify::new(),
             phase: watch::Sender::new(Phase::Joining),
             address: peer.address.to_string(),
+            ends: socket.local_addr().ok().zip(socket.peer_addr().ok()),
+            since: now(),
             identity: peer.name.clone(),
             proof,
             sent,
@@ -370,11 +376,20 @@ impl Shared {
         self.changed.subscribe()
     }
 
+    /// What the kernel tells of the carriers' ways. It is asked without the lock.
+    fn paths(&self) -> HashMap<CarrierId, Option<tcp_info::TcpInfo>> {
+        let carriers: Vec<_> =
+            self.lock().carriers.iter().filter_map(|(id, handle)| Some((*id, handle.ends?))).collect();
+        let ends: Vec<_> = carriers.iter().map(|(_, ends)| *ends).collect();
+        carriers.into_iter().map(|(id, _)| id).zip(tcp_info::ask(&ends)).collect()
+    }
+
     pub(super) fn status(&self) -> TunnelStatus {
         let accept = self.accept.get().map(|(status, _)| status.snapshot());
         // Who could not prove itself never reached the session, and tells more than that nobody did.
         let handshake = accept.as_ref().and_then(|accept| accept.last_error.as_ref());
         let handshake = handshake.map(|failure| format!("handshake with {} failed: {}", failure.from, failure.error));
+        let paths = self.paths();
         let state = self.lock();
         let now = now();
         let counters = state.session.counters();
@@ -382,6 +397,8 @@ impl Shared {
         let carriers = state.session.carriers().filter_map(|info| {
             let handle = state.carriers.get(&info.id)?;
             Some(CarrierStatus {
+                age_seconds: now.saturating_duration_since(handle.since).as_secs_f64(),
+                path: paths.get(&info.id).copied().flatten(),
                 slot: info.slot,
                 address: handle.address.clone(),
                 attached: info.attached,
@@ -400,6 +417,7 @@ impl Shared {
             peer: state.record.peer.clone(),
             carriers: carriers.collect(),
             streams: state.session.streams(),
+            busiest: state.session.busiest(MOST_SHOWN),
             streams_opened: counters.opened,
             streams_accepted: counters.accepted,
             streams_lost: counters.lost_streams,

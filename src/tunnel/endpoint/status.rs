@@ -5,7 +5,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::net::tcp_info::TcpInfo;
 use crate::tunnel::carrier::{AcceptStatus, Proof};
+use crate::tunnel::session::StreamInfo;
+
+/// Streams shown one by one: there may be tens of thousands.
+pub(super) const MOST_SHOWN: usize = 32;
 
 /// Whether the tunnel can carry streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,6 +45,8 @@ pub struct TunnelStatus {
     pub carriers: Vec<CarrierStatus>,
     /// Streams open now.
     pub streams: usize,
+    /// Those of them that moved the most bytes, at most [`MOST_SHOWN`].
+    pub busiest: Vec<StreamInfo>,
     /// Streams opened from this side.
     pub streams_opened: u64,
     /// Streams opened by the peer and taken here.
@@ -87,6 +94,10 @@ pub struct CarrierStatus {
     pub bytes_in: u64,
     /// Bytes sent on the wire, sealed.
     pub bytes_out: u64,
+    /// For how long it has been there, in seconds.
+    pub age_seconds: f64,
+    /// What TCP knows of its way; `None` where the kernel does not tell.
+    pub path: Option<TcpInfo>,
 }
 
 /// What the core does not know.

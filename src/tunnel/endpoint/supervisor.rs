@@ -158,7 +158,7 @@ async fn report_refusal(link: String, address: String, handle: Arc<CarrierHandle
 }
 
 fn start(shared: &Arc<Shared>, slot: u8, established: Established, drain: &Drain) -> Arc<CarrierHandle> {
-    let handle = CarrierHandle::new(&established.peer, established.proof.clone());
+    let handle = CarrierHandle::new(&established.peer, established.proof.clone(), &established.socket);
     let task = CarrierTask::new(shared, &handle, slot, established);
     drain.spawn(task.run());
     handle
