@@ -1,6 +1,6 @@
 //! Kernel TCP as a [`Stream`], the options every socket here gets, and dialling from this host.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -137,13 +137,34 @@ impl TcpConn {
 fn read_once(socket: &TcpStream, size: usize) -> io::Result<Bytes> {
     if size == pool::SIZE {
         let mut buffer = pool::Buffer::take();
-        let read = socket.try_read(buffer.spare())?;
+        let read = try_read(socket, buffer.spare())?;
         buffer.advance(read);
         return Ok(buffer.freeze());
     }
-    let mut buffer = Vec::with_capacity(size);
-    socket.try_read_buf(&mut buffer)?;
+    let mut buffer = vec![0; size];
+    let read = try_read(socket, &mut buffer)?;
+    buffer.truncate(read);
     Ok(Bytes::from_owner(buffer))
+}
+
+/// Reads once without waiting. A read that does not fill `buffer` has emptied the socket: it is not taken for readable again
+/// until more arrives, which saves the system call that would find nothing.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when there is nothing, or what the system says.
+pub fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = None;
+    let done = socket.try_io(Interest::READABLE, || {
+        let taken = (&*socket2::SockRef::from(socket)).read(buffer)?;
+        read = Some(taken);
+        // An end stays to be seen; the runtime keeps that apart.
+        if (1..buffer.len()).contains(&taken) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (read, done) {
+        (Some(taken), _) => Ok(taken),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
+    }
 }
 
 /// Sets what every connection here has: TCP_NODELAY (Nagle with delayed ACK costs 40 ms) and keep-alive. Failures are not

@@ -9,7 +9,7 @@ use super::handshake::{Handshake, Step};
 use super::noise::{Noise, NoiseHandshake, Psk, RekeyAfter};
 use super::preamble::{Preamble, Verdict};
 use super::tls_records::TlsRecords;
-use super::{Opened, Plain, Protect, sniff};
+use super::{Opened, Plain, Protect, Sealed, sniff};
 use crate::config::Secret;
 
 /// Arbitrary bytes as preamble, as verdict, as stray protocol and as either side's noise handshake, in pieces whose size the first
@@ -56,11 +56,12 @@ pub fn fuzz_records(data: &[u8]) {
         (Box::new(tls(1, 2)), Box::new(tls(2, 1)))
     };
     let (plaintext, damage) = rest.split_at(rest.len() * usize::from(choice >> 4) / 16);
-    let mut wire = Vec::new();
+    let mut sealed = Sealed::default();
     for record in plaintext.chunks(usize::from(*step) + 1) {
-        from.seal(&[record], &mut wire).expect("records this small fit");
+        from.seal(&[record], &mut sealed).expect("records this small fit");
     }
-    from.close(&mut wire);
+    from.close(&mut sealed);
+    let mut wire = sealed.to_vec();
     let mut damaged = choice & 2 != 0;
     if damaged {
         // Raw bytes in front of, or in place of, the records.
@@ -86,5 +87,5 @@ pub fn fuzz_records(data: &[u8]) {
     if !damaged {
         assert!(matches!(outcome, Ok(Opened::Closed)) && opened.len() == plaintext.len(), "undamaged records open");
     }
-    to.pending(&mut wire);
+    to.pending(&mut sealed);
 }

@@ -17,6 +17,7 @@ mod places;
 mod plain;
 mod preamble;
 mod proof;
+mod sealed;
 mod sniff;
 mod tls;
 mod tls_records;
@@ -35,6 +36,7 @@ pub use fuzz::{fuzz_handshake, fuzz_records};
 pub use plain::Plain;
 pub use preamble::VERSION;
 pub use proof::{Proof, Trust};
+pub use sealed::Sealed;
 pub use sniff::Seen;
 
 /// Record protection of one established, authenticated carrier; sans-IO. One owner; no locks.
@@ -48,7 +50,7 @@ pub trait Protect: Send + 'static {
     /// # Errors
     /// [`CarrierError::RecordTooLarge`] when the parts are too much (nothing is appended), [`CarrierError::Closed`] after
     /// [`Protect::close`].
-    fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), CarrierError>;
+    fn seal(&mut self, parts: &[&[u8]], out: &mut Sealed) -> Result<(), CarrierError>;
 
     /// Opens every whole record at the front of `input` (consuming it) and appends the plaintext to `plain`. Partial records
     /// stay in `input`. [`Opened::More`] normally; [`Opened::Closed`] after the peer's authenticated close.
@@ -59,10 +61,10 @@ pub trait Protect: Send + 'static {
     fn open(&mut self, input: &mut BytesMut, plain: &mut Plain) -> Result<Opened, CarrierError>;
 
     /// Appends the authenticated close record to `out`. Idempotent.
-    fn close(&mut self, out: &mut Vec<u8>);
+    fn close(&mut self, out: &mut Sealed);
 
     /// TLS may owe bytes of its own (key updates, alerts); they are appended here, after `open`, even a failed one.
-    fn pending(&mut self, out: &mut Vec<u8>);
+    fn pending(&mut self, out: &mut Sealed);
 }
 
 /// What [`Protect::open`] found.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::error::CarrierError;
 use super::handshake::{Handshake, Proved, Step};
-use super::{Opened, Plain, Protect};
+use super::{Opened, Plain, Protect, Sealed};
 use crate::config::Secret;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
@@ -114,7 +114,9 @@ impl Handshake for NoiseHandshake {
                     }
                     let (mut noise, binding) = Noise::split(&mut state, self.dialler);
                     if self.dialler {
-                        noise.seal(&[&binding], out)?;
+                        let mut sealed = Sealed::default();
+                        noise.seal(&[&binding], &mut sealed)?;
+                        out.extend_from_slice(&sealed);
                         return Ok(Step::Done(proved(noise, binding)));
                     }
                     self.state = Stage::Confirm(Box::new(noise), binding);
@@ -233,20 +235,23 @@ impl Noise {
         }
     }
 
-    fn append(&mut self, parts: &[&[u8]], total: usize, out: &mut Vec<u8>) {
+    /// One record of `total` bytes. The last part, which is the payload where there is a large one, is sealed from where it lies.
+    fn append(&mut self, parts: &[&[u8]], total: usize, out: &mut Sealed) {
         let ciphertext = u16::try_from(total + TAG).expect("the caller compared with the largest plaintext");
-        out.reserve(LENGTH + total + TAG);
-        out.extend_from_slice(&ciphertext.to_be_bytes());
-        let start = out.len();
-        for part in parts {
-            out.extend_from_slice(part);
+        let (last, before) = parts.split_last().map_or((&[][..], &[][..]), |(last, before)| (*last, before));
+        let record = out.room(LENGTH + total + TAG);
+        let (length, body) = record.split_at_mut(LENGTH);
+        length.copy_from_slice(&ciphertext.to_be_bytes());
+        let (head, sealed_last) = body.split_at_mut(total - last.len());
+        let mut at = 0;
+        for part in before {
+            head[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
         }
-        let tag = self
-            .send
-            .key
-            .seal_in_place_separate_tag(nonce(self.send.nonce), Aad::empty(), &mut out[start..])
+        let key = &self.send.key;
+        key.seal_in_place_scatter(nonce(self.send.nonce), Aad::empty(), head, last, sealed_last)
             .expect("a record is below AES-GCM's limit");
-        out.extend_from_slice(tag.as_ref());
+        out.advance(LENGTH + total + TAG);
         self.send.advance(total);
     }
 }
@@ -256,7 +261,7 @@ impl Protect for Noise {
         MAX_PLAINTEXT
     }
 
-    fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), CarrierError> {
+    fn seal(&mut self, parts: &[&[u8]], out: &mut Sealed) -> Result<(), CarrierError> {
         if self.closed {
             return Err(CarrierError::Closed);
         }
@@ -300,13 +305,13 @@ impl Protect for Noise {
         Ok(Opened::More)
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
+    fn close(&mut self, out: &mut Sealed) {
         if !std::mem::replace(&mut self.closed, true) {
             self.append(&[], 0, out);
         }
     }
 
-    fn pending(&mut self, _out: &mut Vec<u8>) {}
+    fn pending(&mut self, _out: &mut Sealed) {}
 }
 
 #[cfg(test)]

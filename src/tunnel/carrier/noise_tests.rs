@@ -13,7 +13,7 @@ fn secret(text: &str) -> Secret {
 fn ten_thousand_records_of_all_sizes_arrive_across_many_keys() {
     let (mut from, mut to) = pair(RekeyAfter { records: 1_000, bytes: 20_000_000 });
     let sample: Vec<u8> = (0..MAX_PLAINTEXT).map(|i| u8::try_from(i % 253).expect("fits")).collect();
-    let (mut wire, mut input, mut plain) = (Vec::new(), BytesMut::new(), Plain::default());
+    let (mut wire, mut input, mut plain) = (Sealed::default(), BytesMut::new(), Plain::default());
     for i in 0..10_000_usize {
         let len = 1 + (i * i * 31) % if i % 100 == 0 { MAX_PLAINTEXT } else { 2_000 };
         let (head, tail) = sample[..len].split_at(len / 3);
@@ -35,7 +35,7 @@ fn ten_thousand_records_of_all_sizes_arrive_across_many_keys() {
 #[test]
 fn a_key_is_replaced_after_so_many_bytes_too() {
     let (mut from, mut to) = pair(RekeyAfter { records: u64::MAX, bytes: 100 });
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     for _ in 0..3 {
         from.seal(&[&[0; 50]], &mut wire).expect("fits");
     }
@@ -59,7 +59,7 @@ fn records_are_the_transport_messages_of_the_noise_specification() {
     assert_eq!(binding, responder.get_handshake_hash());
     ours.send.after.records = 2;
     let mut theirs = responder.into_transport_mode().expect("finished");
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     for text in [&b"one"[..], b"two", b"three"] {
         ours.seal(&[text], &mut wire).expect("fits");
     }
@@ -79,13 +79,13 @@ fn records_are_the_transport_messages_of_the_noise_specification() {
 #[test]
 fn a_changed_bit_anywhere_is_found_and_what_came_before_stays() {
     let (mut from, _) = pair(RekeyAfter::default());
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     from.seal(&[b"good"], &mut wire).expect("fits");
     let good = wire.len();
     from.seal(&[b"record"], &mut wire).expect("fits");
     for at in good..wire.len() {
         let (_, mut to) = pair(RekeyAfter::default());
-        let mut bad = wire.clone();
+        let mut bad = wire.to_vec();
         bad[at] ^= 0x10;
         // A longer length only waits for more; give it that.
         bad.resize(bad.len() + 70_000, 0);
@@ -101,14 +101,14 @@ fn replayed_dropped_and_reordered_records_do_not_open() {
     let (mut from, _) = pair(RekeyAfter::default());
     let records: Vec<_> = (0..3_u8)
         .map(|i| {
-            let mut wire = Vec::new();
+            let mut wire = Sealed::default();
             from.seal(&[&[i; 10]], &mut wire).expect("fits");
             wire
         })
         .collect();
     for order in [&[0, 0][..], &[1], &[0, 2], &[1, 0]] {
         let (_, mut to) = pair(RekeyAfter::default());
-        let wire: Vec<u8> = order.iter().flat_map(|i| records[*i].clone()).collect();
+        let wire: Vec<u8> = order.iter().flat_map(|i| records[*i].to_vec()).collect();
         assert!(to.open(&mut BytesMut::from(&wire[..]), &mut Plain::default()).is_err(), "{order:?}");
     }
 }
@@ -121,7 +121,7 @@ fn lengths_below_a_tag_are_refused_and_partial_records_wait() {
         assert!(to.open(&mut input, &mut Plain::default()).is_err(), "{len}");
     }
     let (mut from, mut to) = pair(RekeyAfter::default());
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     from.seal(&[b"text"], &mut wire).expect("fits");
     for cut in 0..wire.len() {
         let (mut input, mut plain) = (BytesMut::from(&wire[..cut]), Plain::default());
@@ -133,7 +133,7 @@ fn lengths_below_a_tag_are_refused_and_partial_records_wait() {
 #[test]
 fn a_close_is_authenticated_and_last() {
     let (mut from, mut to) = pair(RekeyAfter::default());
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     from.seal(&[b"last"], &mut wire).expect("fits");
     from.close(&mut wire);
     from.close(&mut wire);
@@ -152,7 +152,7 @@ fn a_close_is_authenticated_and_last() {
 #[test]
 fn records_are_bounded_and_empty_ones_are_never_sent() {
     let (mut from, _) = pair(RekeyAfter::default());
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     let big = vec![0; MAX_PLAINTEXT];
     from.seal(&[&big], &mut wire).expect("fits");
     assert_eq!(wire.len(), 2 + 65_535);

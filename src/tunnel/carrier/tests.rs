@@ -88,7 +88,7 @@ impl Listening {
 
 async fn exchange(mut from: Established, mut to: Established) {
     for text in [&b"hello"[..], &[7; 16_000]] {
-        let mut wire = Vec::new();
+        let mut wire = Sealed::default();
         from.protect.seal(&[text], &mut wire).unwrap();
         from.socket.write_all(&wire).await.unwrap();
         let mut plain = Plain::default();
@@ -98,7 +98,7 @@ async fn exchange(mut from: Established, mut to: Established) {
         }
         assert_eq!(plain.concat(), text);
     }
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     from.protect.close(&mut wire);
     from.socket.write_all(&wire).await.unwrap();
     while to.protect.open(&mut to.received, &mut Plain::default()).unwrap() == Opened::More {

@@ -11,7 +11,7 @@ use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 
 use super::error::CarrierError;
 use super::tls::{HEADER, MAX_PLAINTEXT};
-use super::{Opened, Plain, Protect};
+use super::{Opened, Plain, Protect, Sealed};
 
 const TAG: usize = 16;
 /// Behind the plaintext of a record: its type. Zeros may follow, ours never do.
@@ -34,7 +34,7 @@ pub(super) struct TlsRecords {
     closed: bool,
     peer_closed: bool,
     /// An alert to be sent.
-    owed: Vec<u8>,
+    owed: Sealed,
 }
 
 /// One direction's key and count.
@@ -76,29 +76,30 @@ impl TlsRecords {
             receive: Direction::new(secrets.rx)?,
             closed: false,
             peer_closed: false,
-            owed: Vec::new(),
+            owed: Sealed::default(),
         })
     }
 
-    fn append(&mut self, kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
+    fn append(&mut self, kind: u8, parts: &[&[u8]], out: &mut Sealed) {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let length = u16::try_from(total + TYPE + TAG).expect("the caller compared with the largest plaintext");
         let [high, low] = length.to_be_bytes();
         let header = [SHOWN[0], SHOWN[1], SHOWN[2], high, low];
-        out.reserve(HEADER + usize::from(length));
-        out.extend_from_slice(&header);
-        let start = out.len();
+        // The type stands behind the payload: all of it has to lie in one piece.
+        let record = out.room(HEADER + usize::from(length));
+        let (shown, body) = record.split_at_mut(HEADER);
+        shown.copy_from_slice(&header);
+        let (inner, tag) = body.split_at_mut(total + TYPE);
+        let mut at = 0;
         for part in parts {
-            out.extend_from_slice(part);
+            inner[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
         }
-        out.push(kind);
+        inner[total] = kind;
         let nonce = self.send.nonce();
-        let tag = self
-            .send
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[start..])
-            .expect("a record is below any cipher's limit");
-        out.extend_from_slice(tag.as_ref());
+        let made = self.send.key.seal_in_place_separate_tag(nonce, Aad::from(header), inner);
+        tag.copy_from_slice(made.expect("a record is below any cipher's limit").as_ref());
+        out.advance(HEADER + usize::from(length));
         self.send.sequence += 1;
     }
 
@@ -143,7 +144,7 @@ impl Protect for TlsRecords {
         MAX_PLAINTEXT
     }
 
-    fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), CarrierError> {
+    fn seal(&mut self, parts: &[&[u8]], out: &mut Sealed) -> Result<(), CarrierError> {
         if self.closed {
             return Err(CarrierError::Closed);
         }
@@ -184,14 +185,15 @@ impl Protect for TlsRecords {
         Ok(Opened::More)
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
+    fn close(&mut self, out: &mut Sealed) {
         if !std::mem::replace(&mut self.closed, true) {
             self.append(ALERT, &[&[WARNING, CLOSE_NOTIFY]], out);
         }
     }
 
-    fn pending(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.owed);
+    fn pending(&mut self, out: &mut Sealed) {
+        out.extend_from_slice(&self.owed);
+        self.owed.clear();
     }
 }
 
@@ -205,7 +207,7 @@ mod tests {
             Direction { key, iv, sequence }
         };
         let (send, receive) = (direction(sent), direction(0));
-        TlsRecords { send, receive, closed: false, peer_closed: false, owed: Vec::new() }
+        TlsRecords { send, receive, closed: false, peer_closed: false, owed: Sealed::default() }
     }
 
     /// RFC 8448, section 3: the client's application traffic key, and its one record of data.
@@ -229,15 +231,15 @@ mod tests {
         let mut plain = Plain::default();
         let opened = both().open(&mut BytesMut::from(&record[..]), &mut plain).expect("opens");
         assert_eq!((opened, plain.concat()), (Opened::More, data.clone()));
-        let mut sealed = Vec::new();
+        let mut sealed = Sealed::default();
         both().seal(&[&data[..20], &data[20..]], &mut sealed).expect("fits");
-        assert_eq!(sealed, record);
+        assert_eq!(sealed[..], record);
     }
 
     #[test]
     fn a_worn_key_seals_no_more() {
         let mut records = records(&[7; 16], [0; 12], MOST_RECORDS - 1);
-        let mut out = Vec::new();
+        let mut out = Sealed::default();
         records.seal(&[b"last"], &mut out).expect("one is left");
         assert!(matches!(records.seal(&[b"more"], &mut out), Err(CarrierError::WornKey { records: MOST_RECORDS })));
     }

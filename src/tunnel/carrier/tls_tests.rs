@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::super::certificates::Credentials;
 use super::super::handshake::Handshake;
-use super::super::{Opened, Plain};
+use super::super::{Opened, Plain, Sealed};
 use super::*;
 use crate::config::{TlsPeer, TunnelAuth};
 use crate::tunnel::certs;
@@ -213,7 +213,7 @@ fn ten_thousand_records_arrive_each_as_one_record() {
         (d.protect, l.protect)
     };
     let sample: Vec<u8> = (0..MAX_PLAINTEXT).map(|i| u8::try_from(i % 253).expect("fits")).collect();
-    let (mut wire, mut input, mut plain) = (Vec::new(), BytesMut::new(), Plain::default());
+    let (mut wire, mut input, mut plain) = (Sealed::default(), BytesMut::new(), Plain::default());
     for i in 0..10_000_usize {
         let len = 1 + (i * i * 31) % if i % 50 == 0 { MAX_PLAINTEXT } else { 700 };
         let parts: Vec<_> = sample[..len].chunks(1 + len / (1 + i % 12)).collect();
@@ -244,16 +244,17 @@ fn a_changed_byte_is_found_and_answered_with_an_alert() {
         let (d, l) = good(dir.path());
         (d.protect, l.protect)
     };
-    let mut wire = Vec::new();
+    let mut wire = Sealed::default();
     from.seal(&[b"good"], &mut wire).expect("fits");
     let good = wire.len();
     from.seal(&[b"record"], &mut wire).expect("fits");
+    let mut wire = wire.to_vec();
     wire[good + 7] ^= 1;
     let mut plain = Plain::default();
     let error = to.open(&mut BytesMut::from(&wire[..]), &mut plain).expect_err("it is changed");
     assert!(matches!(error, CarrierError::Corrupt { .. }), "{error}");
     assert_eq!(plain.concat(), b"good"[..]);
-    let mut alert = Vec::new();
+    let mut alert = Sealed::default();
     to.pending(&mut alert);
     assert!(!alert.is_empty());
     assert!(from.open(&mut BytesMut::from(&alert[..]), &mut plain).is_err());

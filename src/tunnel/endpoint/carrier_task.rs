@@ -1,17 +1,21 @@
 //! One task per carrier: pulls, seals and writes; reads, opens and hands in. It alone owns the socket.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
 use super::shared::{CarrierHandle, Shared};
-use crate::tunnel::carrier::{Established, Opened, Plain, Protect};
+use crate::tunnel::carrier::{Established, Opened, Plain, Protect, Sealed};
 use crate::tunnel::session::frame::{self, Decoded, Frame};
 use crate::tunnel::session::{Batch, CarrierEnd, CarrierId, SessionEnd, Violation};
 
@@ -39,13 +43,21 @@ pub(super) struct CarrierTask {
     ended: bool,
 }
 
+/// What a round did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    Read,
+    Wrote,
+    No,
+}
+
 /// Its socket and buffers.
 struct CarrierIo {
     socket: TcpStream,
     protect: Box<dyn Protect>,
     batch: Batch,
     /// Sealed, and how much of it is written.
-    out: Vec<u8>,
+    out: Sealed,
     written: usize,
     /// Sealed by the peer, not opened.
     input: BytesMut,
@@ -67,7 +79,7 @@ impl CarrierTask {
             socket,
             protect,
             batch,
-            out: Vec::new(),
+            out: Sealed::default(),
             written: 0,
             input: received,
             plain: Plain::default(),
@@ -104,8 +116,8 @@ impl CarrierTask {
                 self.say_farewell().await;
                 return why;
             }
-            match self.round() {
-                Ok(true) => {
+            match poll_fn(|cx| Poll::Ready(self.round(cx))).await {
+                Ok(Busy::Wrote) => {
                     rounds += 1;
                     if rounds == ROUNDS {
                         rounds = 0;
@@ -113,7 +125,13 @@ impl CarrierTask {
                     }
                     continue;
                 }
-                Ok(false) => rounds = 0,
+                // Whom the bytes are for has its turn before there is a look for more, and what it answers goes with the next write.
+                Ok(Busy::Read) => {
+                    rounds = 0;
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Ok(Busy::No) => rounds = 0,
                 // Words that arrived before the end may tell more than the end.
                 Err(end) => return self.handle.closing().unwrap_or(end),
             }
@@ -131,13 +149,13 @@ impl CarrierTask {
         }
     }
 
-    /// Writes and reads what can be without waiting. False when neither could.
-    fn round(&mut self) -> Result<bool, CarrierEnd> {
+    /// Writes and reads what can be without waiting.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<Busy, CarrierEnd> {
         if self.io.out.is_empty() {
             self.pull()?;
         }
         let wrote = self.io.write().map_err(|error| lost(&error))?;
-        let read = match self.io.read() {
+        let read = match self.io.read(cx) {
             Ok(Some(0)) => return Err(lost(&io::Error::new(io::ErrorKind::UnexpectedEof, "cut by the peer"))),
             Ok(Some(n)) => n,
             Ok(None) => 0,
@@ -148,7 +166,13 @@ impl CarrierTask {
         if read > 0 {
             self.take_in()?;
         }
-        Ok(wrote > 0 || read > 0)
+        Ok(if read > 0 {
+            Busy::Read
+        } else if wrote > 0 {
+            Busy::Wrote
+        } else {
+            Busy::No
+        })
     }
 
     /// Fills `out` with what is most urgent.
@@ -263,12 +287,11 @@ impl CarrierIo {
     }
 
     /// Reads once. `None` when there is nothing, zero at the end.
-    fn read(&mut self) -> io::Result<Option<usize>> {
+    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Option<usize>> {
         self.input.reserve(READ);
-        match self.socket.try_read_buf(&mut self.input) {
-            Ok(n) => Ok(Some(n)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+        match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
+            Poll::Ready(read) => read.map(Some),
+            Poll::Pending => Ok(None),
         }
     }
 
