@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 /// Size of each, in bytes.
 pub const SIZE: usize = 64 * 1024;
-/// Most buffers kept while nobody uses them: 4 MiB in the whole process.
-const KEPT: usize = 64;
+/// Most buffers kept while nobody uses them: 8 MiB in the whole process.
+const KEPT: usize = 128;
 
 static IDLE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 

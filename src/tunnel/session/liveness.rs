@@ -15,6 +15,9 @@ pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// How long an answer must have been owed before a carrier is dead.
 const OWED: Duration = Duration::from_secs(3);
 
+/// How long the shortest round trip is remembered, at least; at most twice as long.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
 /// Liveness of one carrier.
 ///
 /// ```text
@@ -33,8 +36,32 @@ pub(super) struct Liveness {
     seq: u64,
     pending: Option<(u64, Instant)>,
     srtt: Option<Duration>,
-    shortest: Option<Duration>,
+    shortest: Shortest,
     suspect: bool,
+}
+
+/// The shortest of what was measured in the present and the last span of [`REMEMBERED`]: a way may become longer while a carrier
+/// lives.
+#[derive(Debug, Default)]
+struct Shortest {
+    begun: Option<Instant>,
+    present: Option<Duration>,
+    last: Option<Duration>,
+}
+
+impl Shortest {
+    fn take(&mut self, now: Instant, sample: Duration) {
+        let begun = *self.begun.get_or_insert(now);
+        if now.saturating_duration_since(begun) >= REMEMBERED {
+            self.begun = Some(now);
+            self.last = self.present.take();
+        }
+        self.present = Some(self.present.map_or(sample, |shortest| shortest.min(sample)));
+    }
+
+    fn get(&self) -> Option<Duration> {
+        self.present.into_iter().chain(self.last).min()
+    }
 }
 
 /// What is due on a carrier.
@@ -59,7 +86,7 @@ impl Liveness {
             seq: 0,
             pending: None,
             srtt: None,
-            shortest: None,
+            shortest: Shortest::default(),
             suspect: false,
         }
     }
@@ -83,7 +110,7 @@ impl Liveness {
     pub(super) fn on_pong(&mut self, now: Instant, seq: u64) -> Option<Duration> {
         let (_, at) = self.pending.take_if(|(asked, _)| *asked == seq)?;
         let sample = now.saturating_duration_since(at);
-        self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
+        self.shortest.take(now, sample);
         self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         Some(sample)
     }
@@ -102,9 +129,9 @@ impl Liveness {
         self.srtt
     }
 
-    /// Shortest round trip so far: the way without its queues.
-    pub(super) const fn shortest(&self) -> Option<Duration> {
-        self.shortest
+    /// Shortest round trip of the last [`REMEMBERED`] and more: the way without its queues.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        self.shortest.get()
     }
 
     pub(super) const fn is_suspect(&self) -> bool {
@@ -220,5 +247,18 @@ mod tests {
         live.on_pong(start + ms(600), 1);
         live.on_data(start + ms(700), true);
         assert!(live.suspect_at() == Some(start + ms(2500)));
+    }
+
+    #[test]
+    fn a_way_that_became_longer_is_believed_in_time() {
+        let start = crate::tunnel::session::tests::start();
+        let mut shortest = Shortest::default();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        for (seconds, sample, told) in
+            [(0, 20, 20), (300, 10, 10), (599, 80, 10), (600, 80, 10), (1199, 90, 10), (1200, 90, 80)]
+        {
+            shortest.take(at(seconds), ms(sample));
+            assert_eq!(shortest.get(), Some(ms(told)), "after {seconds} s");
+        }
     }
 }

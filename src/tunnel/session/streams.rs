@@ -305,7 +305,7 @@ impl Session {
     pub fn read(&mut self, now: Instant, id: StreamId) -> Result<Read, StreamEnd> {
         let sid = self.present(id)?;
         self.unused_at.get_or_insert(now + UNUSED);
-        let rtt = self.rtt();
+        let way = self.way();
         let Some(stream) = self.streams.get_mut(&sid) else {
             return Err(StreamEnd::ResetByUs);
         };
@@ -318,7 +318,7 @@ impl Session {
             let before = stream.window.target();
             let most = self.budget.most(before);
             let (read_off, outstanding) = (stream.recv.read_off(), stream.recv.outstanding());
-            stream.window.on_read(now, read_off, rtt, most, outstanding);
+            stream.window.on_read(now, read_off, way, most, outstanding);
             self.budget.promise(before, stream.window.target());
             if let Some(permit) = stream.window.update(read_off, stream.recv.max_off())
                 && !stream.recv.is_complete()

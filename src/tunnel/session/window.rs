@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The most that a new stream may send before it is answered, in bytes.
 pub(super) const EARLY: u64 = 64 * 1024;
 /// Window of an answered stream on a short way.
-pub(super) const FIRST: u64 = 512 * 1024;
+pub(super) const FIRST: u64 = 256 * 1024;
 /// Bytes a second that a stream's first window allows on a long way: three more doublings reach 2.5 Gbit/s.
 const FIRST_RATE: u64 = 40_000_000;
 /// Largest window of one stream.
@@ -13,7 +13,7 @@ pub(super) const MOST: u64 = 64 << 20;
 /// Smallest window that a stream keeps however tight the budget is.
 const LEAST: u64 = 1024;
 /// Round trips shorter than this are taken for this: growth needs a measurable time.
-const SHORTEST_RTT: Duration = Duration::from_millis(1);
+const SHORTEST_RTT: Duration = Duration::from_micros(200);
 
 /// Window of an answered stream where a round trip takes `rtt`, in bytes.
 fn first(rtt: Duration) -> u64 {
@@ -51,7 +51,8 @@ impl Window {
         self.target = target;
     }
 
-    /// The application read up to `read_off`; `rtt` is the best round trip known, `most` what the budget allows this stream.
+    /// The application read up to `read_off`; `rtt` is the way's round trip without its queues (a window taken from one with queues
+    /// would fill the queues again, and grow with them), `most` what the budget allows this stream.
     /// `outstanding` is what the peer may still send without another word, and what it sent before. True when the window grew.
     pub(super) fn on_read(&mut self, now: Instant, read_off: u64, rtt: Duration, most: u64, outstanding: u64) -> bool {
         let (since, at) = *self.measured_since.get_or_insert((now, read_off));
@@ -216,7 +217,7 @@ mod tests {
             read += rate;
             window.on_read(now, read, rtt, MOST, 0);
         }
-        assert_eq!(window.target(), 4 * FIRST);
+        assert_eq!(window.target(), 8 * FIRST);
     }
 
     #[test]
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_long_way_begins_with_a_larger_window() {
         let first_at = |ms| first(Duration::from_millis(ms));
-        assert_eq!([0, 10, 100, 200].map(first_at), [FIRST, FIRST, 4_000_000, 8_000_000]);
+        assert_eq!([0, 10, 100, 200].map(first_at), [FIRST, 400_000, 4_000_000, 8_000_000]);
         assert_eq!(first_at(1_000_000), MOST);
     }
 
