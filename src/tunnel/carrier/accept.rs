@@ -17,7 +17,7 @@ use super::places::Places;
 use super::preamble::{Preamble, VERSION, Verdict, is_ours};
 use super::sniff::{ENOUGH, Seen, sniff};
 use super::{Established, PeerIdentity, Proof, Trust};
-use crate::config::{TunnelAuth, TunnelConfig, TunnelRole};
+use crate::config::{Congestion, TunnelAuth, TunnelConfig, TunnelRole};
 use crate::lifecycle::{Backoff, Drain};
 
 /// How long a stray client's first bytes are gathered, for a better name of what it speaks.
@@ -170,7 +170,7 @@ impl Acceptor {
             .await
             .map_err(|error| CarrierError::Handshake { detail: error.to_string() })??;
         let links = RwLock::new(HashMap::from([loaded]));
-        let listener = listen_at(listen).map_err(bind)?;
+        let listener = listen_at(listen, &config.congestion).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let state = State {
             status: AcceptStatus { listen: address.to_string(), ..AcceptStatus::default() },
@@ -255,9 +255,11 @@ impl Acceptor {
 /// kernel's own bound (net.core.somaxconn) may be lower.
 const BACKLOG: u32 = 4096;
 
-fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn listen_at(address: SocketAddr, congestion: &Congestion) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    // What is accepted inherits it.
+    super::dial::begin(&socket, congestion);
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

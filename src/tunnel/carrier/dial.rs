@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{timeout, timeout_at};
 
 use super::certificates::Credentials;
@@ -11,7 +11,7 @@ use super::error::CarrierError;
 use super::handshake::{DEADLINE, Proved, Reading};
 use super::preamble::{Preamble, Verdict};
 use super::{Established, PeerIdentity, Proof};
-use crate::config::{TunnelConfig, TunnelRole};
+use crate::config::{Congestion, TunnelConfig, TunnelRole};
 use crate::net::{HostPort, tcp};
 
 /// Longest time for the connection itself, the look-up of the name included.
@@ -36,7 +36,7 @@ pub async fn dial(config: &TunnelConfig, link: &str) -> Result<Established, Carr
     let credentials = tokio::task::spawn_blocking(move || Credentials::load(&auth, &name))
         .await
         .map_err(|e| CarrierError::Handshake { detail: e.to_string() })??;
-    let mut socket = connect(target, CONNECT).await?;
+    let mut socket = connect(target, &config.congestion, CONNECT).await?;
     tune(&socket);
     let address = socket.peer_addr().map_err(|e| CarrierError::HandshakeCut { detail: e.to_string() })?;
     let mut reading = Reading::new(&mut socket);
@@ -73,8 +73,20 @@ async fn prove(reading: &mut Reading<'_>, credentials: &Credentials, link: &str)
     }
 }
 
-async fn connect(target: &HostPort, deadline: Duration) -> Result<TcpStream, CarrierError> {
-    match timeout(deadline, TcpStream::connect((target.host(), target.port()))).await {
+async fn connect(target: &HostPort, congestion: &Congestion, deadline: Duration) -> Result<TcpStream, CarrierError> {
+    let connected = async {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in lookup_host((target.host(), target.port())).await? {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            begin(&socket, congestion);
+            match socket.connect(address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    match timeout(deadline, connected).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(match error.kind() {
             io::ErrorKind::ConnectionRefused => CarrierError::Refused { target: target.to_string() },
@@ -82,6 +94,16 @@ async fn connect(target: &HostPort, deadline: Duration) -> Result<TcpStream, Car
             _ => CarrierError::Unreachable { target: target.to_string(), detail: error.to_string() },
         }),
         Err(_) => Err(CarrierError::ConnectTimeout { target: target.to_string(), after: deadline }),
+    }
+}
+
+/// Congestion control that a socket begins with, before it is connected or listens, where it follows from the way: the one for
+/// short ways. BBR paces by timers and never stops to, even under another control later; on a short way that costs a tenth of the
+/// throughput, and on some kernels it is the default. The way's length is known after the first round trip.
+pub(super) fn begin(socket: &TcpSocket, congestion: &Congestion) {
+    if *congestion == Congestion::Auto {
+        // A kernel without it keeps its own.
+        let _ = socket2::SockRef::from(socket).set_tcp_congestion(b"cubic");
     }
 }
 
