@@ -382,12 +382,19 @@ impl Session {
 
     /// One piece of the stream's turn into the batch.
     fn push_piece(&mut self, id: CarrierId, sid: u64, most: usize, batch: &mut Batch) -> More {
-        let Some(stream) = self.streams.get_mut(&sid) else {
+        let Some(stream) = self.streams.get(&sid) else {
             return More::No;
         };
         if !stream.is_sendable() {
             return More::No;
         }
+        if stream.send.burst < SMALL_BURST && self.acks.contains(&sid) {
+            // An answer carries the acknowledgement of what it answers, which else wakes both ends once more.
+            self.push_credit(sid, batch);
+        }
+        let Some(stream) = self.streams.get_mut(&sid) else {
+            return More::No;
+        };
         if stream.turn < CRUMB {
             stream.turn += TURN;
         }
