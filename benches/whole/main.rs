@@ -6,6 +6,8 @@
 mod alone;
 mod clusters;
 mod load;
+mod opens;
+mod openssh;
 mod pair;
 mod process;
 mod relay;

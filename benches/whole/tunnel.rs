@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::load::{Sink, bulk, opens, ping_pong, wait_for};
 use crate::pair::{self, Pair};
 use crate::process::{Running, cpu_seconds, family};
-use crate::{Effort, Figure};
+use crate::{Effort, Figure, opens, openssh};
 
 /// A way from a local port to the sink, with the processes that make it.
 struct Path2 {
@@ -80,6 +80,11 @@ pub fn run(effort: Effort) -> Vec<Figure> {
         });
     }
     figures.extend(made);
+    for (transport, port) in [("noise", 21_060), ("tls", 21_070)] {
+        let rates: Vec<f64> =
+            (0..effort.runs).map(|_| opens::within(transport, port, dir.path(), effort.seconds)).collect();
+        figures.push(Figure::new(format!("linkspan {transport}, streams opened within the tunnel"), "1/s", &rates));
+    }
     let (mut middles, mut tails) = (vec![Vec::new(); paths.len()], vec![Vec::new(); paths.len()]);
     for _ in 0..effort.runs {
         for (at, path) in paths.iter().enumerate() {
@@ -139,51 +144,16 @@ fn linkspan(name: &'static str, transport: &str, port: u16, net: u8, dir: &Path,
 }
 
 fn openssh(port: u16, dir: &Path, sink: &Sink) -> Option<Path2> {
-    let daemon = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
-    let Some(daemon) = daemon else {
-        eprintln!("bench: sshd is missing (openssh-server): OpenSSH is left out");
-        return None;
-    };
-    let dir = dir.join("ssh");
-    fs::create_dir_all(&dir).unwrap();
-    for key in ["host", "user"] {
-        let made =
-            quiet("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(key)).status().ok()?;
-        assert!(made.success());
-    }
-    fs::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
-    let _ = fs::create_dir_all("/run/sshd");
-    fs::write(
-        dir.join("config"),
-        format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n",
-            dir.display()
-        ),
-    )
-    .unwrap();
-    let mut server = quiet(daemon);
-    server.args(["-D", "-f"]).arg(dir.join("config"));
-    let server = Running::start(server);
-    wait_open(loopback(port));
     let entry = loopback(port + 1);
-    let mut client = quiet("ssh");
-    client
-        .args([
-            "-N",
-            "-T",
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-            "-o",
-            "ExitOnForwardFailure=yes",
-            "-F",
-            "none",
-        ])
-        .args(["-p", &port.to_string(), "-i"])
-        .arg(dir.join("user"))
-        .args(["-L", &format!("{entry}:{}", sink.address), "127.0.0.1"]);
-    Some(Path2 { name: "openssh", entry, processes: vec![server, Running::start(client)] })
+    let (server, client) = openssh::forwarding(&dir.join("ssh"), loopback(port), entry, sink.address)?;
+    let start = |words: openssh::Words| {
+        let mut command = quiet(words.program);
+        command.args(words.args);
+        Running::start(command)
+    };
+    let server = start(server);
+    wait_open(loopback(port));
+    Some(Path2 { name: "openssh", entry, processes: vec![server, start(client)] })
 }
 
 fn wait_open(address: SocketAddr) {
