@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Room, and the rooms it may name. `lifecycle`, `config` and `net` are listed where they may be used.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("cli", &["config", "link", "control", "lifecycle", "tunnel", "net"]),
+    ("cli", &["config", "link", "control", "lifecycle", "tunnel", "net", "sasl"]),
     ("link", &["config", "control", "lifecycle", "net", "tunnel", "proxy", "client", "kafka", "replicator"]),
     ("control", &["config", "lifecycle", "net"]),
     ("proxy", &["config", "kafka", "net", "lifecycle", "sasl"]),

@@ -34,6 +34,8 @@ pub(crate) const TARGETS: &[Target] = &[
     target("walkers", linkspan::kafka::walk::fuzz_walkers, (4 << 10, 4)),
     target("readers", kafka_readers, (4 << 10, 4)),
     target("rewrite", linkspan::proxy::rewrite::fuzz_session, (64 << 10, 4)),
+    target("proxy-header", linkspan::proxy::proxy_header::fuzz_proxy_header, (4 << 10, 4)),
+    target("sasl-server", linkspan::sasl::server::fuzz_dialogue, (16 << 10, 16)),
     target("batches", linkspan::kafka::batch::fuzz_batches, (160 << 20, 4)),
     target("answers", linkspan::client::fuzz_answer, (16 << 10, 300)),
     target("sni", client_hello, (1 << 10, 4)),

@@ -35,6 +35,9 @@ pub(crate) enum Command {
     /// Make shared secrets
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Keep the file of users whom the proxy takes
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Write a private CA and both endpoints' certificates
     Certs(CertsArgs),
     /// Examine configuration, names, ports, tunnel and both clusters
@@ -121,6 +124,23 @@ pub(crate) enum FirewallOutput {
 pub(crate) enum SecretCommand {
     /// Print a new shared secret of 256 bits
     New,
+}
+
+/// Commands under `users`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Add a user, or give one new keys; the password is one line on standard input
+    Add(UsersAddArgs),
+}
+
+/// Arguments of `users add`.
+#[derive(Debug, Args)]
+pub(crate) struct UsersAddArgs {
+    /// The user's name
+    pub(crate) name: String,
+    /// The file that proxy.clients.users_file names
+    #[arg(long, value_name = "FILE", default_value = "users")]
+    pub(crate) file: PathBuf,
 }
 
 /// Arguments of `certs`.

@@ -18,6 +18,7 @@ mod run;
 mod secret;
 mod source;
 mod status;
+mod users;
 mod verify;
 mod version;
 mod watch;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, ConfigCommand, SecretCommand};
+use self::args::{Cli, Command, ConfigCommand, SecretCommand, UsersCommand};
 use self::exit::{Exit, Failure};
 use self::output::Style;
 
@@ -64,6 +65,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(&args),
         Command::Firewall(args) => firewall::run(&args),
         Command::Secret(SecretCommand::New) => secret::new(),
+        Command::Users(UsersCommand::Add(args)) => users::add(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),

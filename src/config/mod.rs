@@ -296,7 +296,7 @@ pub enum ProxyConfig {
     /// Under their own names.
     Names(NamesConfig),
     /// Under local addresses, rewritten in every Kafka API that carries one.
-    Rewrite(RewriteConfig),
+    Rewrite(Box<RewriteConfig>),
 }
 
 /// Mode `names`.
@@ -347,6 +347,30 @@ pub struct RewriteConfig {
     pub upstream_tls: Option<TlsClient>,
     /// Who the proxy is towards the brokers; `None` where clients authenticate themselves.
     pub auth: Option<Sasl>,
+    /// What is asked of clients.
+    pub clients: ClientsConfig,
+}
+
+/// What the proxy asks of clients. By default nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientsConfig {
+    /// TLS, on every listener.
+    pub tls: Option<TlsServer>,
+    /// File of users with hashed passwords: clients authenticate by SASL, at the proxy.
+    pub users_file: Option<PathBuf>,
+    /// Whether every connection begins with a PROXY header, from a load balancer in front.
+    pub proxy_protocol: bool,
+}
+
+/// TLS as a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsServer {
+    /// PEM certificate chain.
+    pub cert: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// PEM bundle of CAs of which clients must have a certificate; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// One flow: topics of the peer's cluster copied into the local one.

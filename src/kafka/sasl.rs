@@ -2,8 +2,8 @@
 //!
 //! Requests are whole frames, length included; answers are read from behind their correlation id.
 
-use super::api;
 use super::primitives::{Cursor, Malformed, put_text, put_uvarint};
+use super::{api, header};
 
 /// SaslHandshake that is followed by SaslAuthenticate and not by raw tokens (Kafka 1.0).
 pub const HANDSHAKE_VERSION: i16 = 1;
@@ -128,10 +128,32 @@ pub fn read_authenticate(body: &[u8], version: i16) -> Result<Authenticate<'_>, 
     Ok(Authenticate { error_code, error_message, message, session_lifetime_ms })
 }
 
-/// Reads all three answers off arbitrary bytes; for fuzzing. Panics never.
+/// The mechanism that a SaslHandshake request names; `frame` is the request without its length.
+///
+/// # Errors
+/// [`Malformed`], each kind.
+pub fn read_handshake_request(frame: &[u8]) -> Result<&[u8], Malformed> {
+    let mut cursor = Cursor::new(frame);
+    header::read_request_header(&mut cursor)?;
+    cursor.some_text(false, "mechanism")
+}
+
+/// The message in a SaslAuthenticate request; `frame` is the request without its length.
+///
+/// # Errors
+/// [`Malformed`], each kind.
+pub fn read_authenticate_request(frame: &[u8]) -> Result<&[u8], Malformed> {
+    let mut cursor = Cursor::new(frame);
+    let head = header::read_request_header(&mut cursor)?.head;
+    let flexible = api::is_flexible(head.api_key, head.api_version);
+    Ok(cursor.blob(flexible, "SASL message")?.unwrap_or_default())
+}
+
+/// Reads all requests and answers off arbitrary bytes; for fuzzing. Panics never.
 pub fn fuzz_sasl(data: &[u8]) {
     let _ = read_versions(data);
     let _ = read_handshake(data);
+    let _ = (read_handshake_request(data), read_authenticate_request(data));
     for version in 0..=AUTHENTICATE_VERSION {
         let _ = read_authenticate(data, version);
     }

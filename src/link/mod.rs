@@ -102,6 +102,7 @@ impl LinkError {
             Self::Tunnel(_) | Self::Exit(_) | Self::Flow(_) => Code::CONFIG_VALUE,
             Self::TunnelPort(_) => Code::TUNNEL_PORT,
             Self::Names(NamesError::Dns { .. }) => Code::DNS_PORT,
+            Self::Rewrite(RewriterError::Tls(_) | RewriterError::Users { .. }) => Code::CONFIG_SECRET,
             Self::Names(NamesError::Listen { .. }) | Self::Rewrite(_) => Code::PROXY_PORT,
             Self::Names(_) | Self::State { .. } => Code::CONFIG_VALUE,
             Self::Cluster { .. } => Code::CONFIG_SECRET,

@@ -133,7 +133,7 @@ fn waiting(started: &Loaded, loaded: &Loaded) -> Vec<String> {
     keys
 }
 
-const fn proxy_auth(config: &Config) -> Option<&Sasl> {
+fn proxy_auth(config: &Config) -> Option<&Sasl> {
     match &config.proxy {
         ProxyConfig::Rewrite(rewrite) => rewrite.auth.as_ref(),
         ProxyConfig::Off | ProxyConfig::Names(_) => None,

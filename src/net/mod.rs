@@ -11,6 +11,7 @@ pub mod pool;
 pub mod tcp;
 pub mod tcp_info;
 pub mod tls;
+pub mod tls_server;
 
 use std::fmt;
 use std::future::Future;
@@ -78,6 +79,32 @@ pub trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
         let written = std::task::ready!(self.as_mut().poll_write(cx, data))?;
         data.advance(written);
         Poll::Ready(Ok(written))
+    }
+}
+
+impl Stream for BoxStream {
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_cut(cx)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        (**self).poll_room(cx)
+    }
+
+    fn read_at_most(&mut self, most: usize) {
+        (**self).read_at_most(most);
+    }
+
+    fn filled(&mut self) -> Option<&mut Bytes> {
+        (**self).filled()
+    }
+
+    fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
+        Pin::new(&mut **self.get_mut()).poll_write_owned(cx, data)
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS towards brokers: one connector per set of settings, for the client and for the proxy.
+//! TLS towards brokers: one connector per set of settings, for the client and for the proxy; and a TLS stream's honest ends.
 //!
 //! Rules kept here: the far side's certificate is always checked against the operator's CAs (or the system's), and its name too unless the
 //! operator wrote otherwise; a stream that ends without TLS's own goodbye is a cut, not an end.
@@ -16,13 +16,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
 
 use super::{BoxStream, HostPort, Stream};
 use crate::config::TlsClient;
 
 /// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why TLS towards a broker could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,12 @@ pub enum TlsError {
         /// Whom we dialled.
         target: HostPort,
         /// What rustls or the peer said.
+        detail: String,
+    },
+    /// A client's handshake failed.
+    #[error("TLS with a client failed: {detail}")]
+    Client {
+        /// What rustls or the client said.
         detail: String,
     },
 }
@@ -97,7 +103,7 @@ impl TlsConnector {
             .map_err(|_| failed(format!("`{}` cannot be the name of a certificate", target.host())))?;
         let handshake = tokio_rustls::TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         match tokio::time::timeout(HANDSHAKE, handshake).await {
-            Ok(Ok(inner)) => Ok(Box::new(TlsConn { inner, cut: false })),
+            Ok(Ok(inner)) => Ok(Box::new(TlsConn::new(inner.into()))),
             Ok(Err(error)) => Err(failed(why(&error))),
             Err(_) => Err(failed(format!("no answer to the TLS hello within {} s", HANDSHAKE.as_secs()))),
         }
@@ -151,7 +157,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn read_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn read_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certs = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| file(path, unreadable(&error)))?;
@@ -161,7 +167,7 @@ fn read_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certs)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| file(path, unreadable(&error)))
 }
 
@@ -173,7 +179,7 @@ fn unreadable(error: &rustls::pki_types::pem::Error) -> String {
     }
 }
 
-fn file(path: &Path, detail: String) -> TlsError {
+pub(super) fn file(path: &Path, detail: String) -> TlsError {
     TlsError::File { path: path.display().to_string(), detail }
 }
 
@@ -223,12 +229,16 @@ impl ServerCertVerifier for AnyName {
 }
 
 /// A TLS stream with honest ends: close_notify and FIN are an end, all else is a cut. Dropped early, it drops the stream below, which resets.
-struct TlsConn {
+pub(super) struct TlsConn {
     inner: TlsStream<BoxStream>,
     cut: bool,
 }
 
 impl TlsConn {
+    pub(super) const fn new(inner: TlsStream<BoxStream>) -> Self {
+        Self { inner, cut: false }
+    }
+
     fn alive(&self) -> io::Result<()> {
         if self.cut { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }

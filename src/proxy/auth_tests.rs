@@ -14,13 +14,17 @@ use kafka_protocol::protocol::{Decodable as _, Encodable, HeaderVersion, StrByte
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::login::{Login, LoginError};
 use super::rewrite::test_support::{frame, request};
 use super::rewriter::{Rewriter, RewriterHandle};
 use super::rewriter_tests::{Names, PATIENCE, read_frame, soon};
-use crate::config::{RewriteConfig, Sasl, SaslMechanism, Secret};
+use crate::config::{ClientsConfig, RewriteConfig, Sasl, SaslMechanism, Secret, TlsClient, TlsServer};
 use crate::kafka::api;
 use crate::lifecycle::Drain;
-use crate::net::{HostPort, SharedDial};
+use crate::net::tcp::TcpDial;
+use crate::net::tls::TlsConnector;
+use crate::net::{BoxStream, Dial as _, HostPort, SharedDial};
+use crate::sasl::{Authenticator, users};
 
 /// What a broker saw.
 #[derive(Default)]
@@ -135,7 +139,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(names: Arc<Names>, password: &str, first_port: u16) -> Self {
+    fn start(names: Arc<Names>, password: &str, first_port: u16, clients: ClientsConfig) -> Self {
         let state = tempfile::tempdir().expect("a directory");
         let config = RewriteConfig {
             listen: "127.0.0.1:0".parse().expect("an address"),
@@ -147,6 +151,7 @@ impl Proxy {
                 username: "srckey".to_owned(),
                 password: Secret::new(password.to_owned()),
             }),
+            clients,
         };
         let bootstrap = vec![HostPort::new("b0.orange.example", 9092).expect("a name")];
         let dial: SharedDial = names;
@@ -168,10 +173,15 @@ impl Proxy {
 }
 
 async fn started(lifetime: Duration, password: &str, first_port: u16) -> (Proxy, Arc<Seen>) {
+    asking(lifetime, password, first_port, ClientsConfig::default()).await
+}
+
+/// A proxy that asks something of its clients.
+async fn asking(lifetime: Duration, password: &str, first_port: u16, clients: ClientsConfig) -> (Proxy, Arc<Seen>) {
     let names = Arc::new(Names::default());
     let broker = SaslBroker { lifetime, pause: Duration::from_millis(2), seen: Arc::default() };
     let seen = broker.start(&names).await;
-    (Proxy::start(names, password, first_port), seen)
+    (Proxy::start(names, password, first_port, clients), seen)
 }
 
 /// An ApiVersions request; up to version 2 its body is empty.
@@ -300,5 +310,148 @@ async fn an_idle_connection_is_renewed_when_its_client_speaks_again() {
     assert_eq!((seen.authenticated.load(Ordering::Relaxed), proxy.handle.status().reauthentications), (3, 2));
     assert_eq!(*seen.broken.lock().expect("no panic"), Vec::<String>::new());
     drop(client);
+    proxy.stop().await;
+}
+
+/// A client's own login at the proxy, by the same code that logs the proxy in at brokers.
+async fn log_in(proxy: &Proxy, mechanism: SaslMechanism, name: &str, password: &str) -> Result<BoxStream, LoginError> {
+    let target: HostPort = proxy.address.into();
+    let mut stream = TcpDial::new(PATIENCE).dial(&target).await.expect("connected");
+    let sasl = Sasl::Password { mechanism, username: name.to_owned(), password: Secret::new(password.to_owned()) };
+    let mut login = Login::new(Arc::new(Authenticator::new(&sasl)), target);
+    login.run(&mut stream).await.map(|_| stream)
+}
+
+async fn with_users(first_port: u16) -> (Proxy, Arc<Seen>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("users");
+    std::fs::write(&file, users::lines("alice", "own-secret").expect("lines")).expect("written");
+    let clients = ClientsConfig { users_file: Some(file), ..ClientsConfig::default() };
+    let (proxy, seen) = asking(Duration::from_secs(60), "right", first_port, clients).await;
+    (proxy, seen, dir)
+}
+
+#[tokio::test]
+async fn clients_prove_who_they_are_and_use_the_proxys_credentials() {
+    let (proxy, seen, _dir) = with_users(21_340).await;
+    for mechanism in [SaslMechanism::Plain, SaslMechanism::ScramSha256, SaslMechanism::ScramSha512] {
+        let mut stream = log_in(&proxy, mechanism, "alice", "own-secret").await.expect("let in");
+        stream.write_all(&request(2, 1, 9)).await.expect("written");
+        let mut answer = [0; 12];
+        soon("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+        assert_eq!(answer[4..8], 9_i32.to_be_bytes());
+    }
+    let seen = seen.requests.lock().expect("no panic").clone();
+    // Each connection: our own three, and the client's ApiVersions and request; nothing of its SASL.
+    assert_eq!(seen.iter().filter(|(key, id)| matches!(*key, 17 | 36) && *id > -1_000_000).count(), 0, "{seen:?}");
+    assert_eq!(seen.iter().filter(|(key, _)| *key == 2).count(), 3);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_prove_it_gets_nothing() {
+    let (proxy, seen, _dir) = with_users(21_350).await;
+    for (mechanism, name, password) in [
+        (SaslMechanism::Plain, "alice", "wrong"),
+        (SaslMechanism::Plain, "bob", "own-secret"),
+        (SaslMechanism::ScramSha256, "alice", "wrong"),
+        (SaslMechanism::ScramSha512, "bob", "own-secret"),
+        // The proxy's own towards the brokers are nobody's here.
+        (SaslMechanism::Plain, "srckey", "right"),
+    ] {
+        let refused = log_in(&proxy, mechanism, name, password).await.err().expect("refused");
+        let LoginError::Refused { detail, .. } = refused else { panic!("{refused}") };
+        assert_eq!(detail, "Authentication failed: wrong user name or password", "{name}");
+    }
+    // A request without, before, and after a failed conversation.
+    let mut client = proxy.connect().await;
+    client.write_all(&request(2, 1, 1)).await.expect("written");
+    assert_eq!(soon("an end", client.read(&mut [0])).await.unwrap_or(0), 0);
+    let mut client = proxy.connect().await;
+    let handshake = crate::kafka::sasl::handshake_request(1, "me", "PLAIN");
+    let wrong = crate::kafka::sasl::authenticate_request(2, 2, "me", b"\0alice\0wrong");
+    client.write_all(&[handshake, wrong, request(2, 1, 3)].concat()).await.expect("written");
+    let mut rest = Vec::new();
+    let _ = soon("an end", client.read_to_end(&mut rest)).await;
+    assert!(!rest.windows(4).any(|window| window == b"echo"), "{rest:?}");
+
+    let status = proxy.handle.status();
+    assert_eq!(status.refused["client not authenticated"], 2);
+    assert!(status.refused["client authentication failed"] >= 5, "{:?}", status.refused);
+    assert!(!seen.requests.lock().expect("no panic").iter().any(|(key, _)| *key == 2), "no request passed");
+    proxy.stop().await;
+}
+
+/// A CA, and certificates of it.
+fn authority(dir: &std::path::Path, names: &[&str]) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+    std::fs::write(dir.join("ca.pem"), issuer.pem()).expect("written");
+    for name in names {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![(*name).to_owned()]).expect("a name");
+        std::fs::write(dir.join(format!("{name}.pem")), params.signed_by(&key, &issuer).expect("signed").pem())
+            .expect("written");
+        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+    }
+}
+
+#[tokio::test]
+async fn tls_clients_are_served_and_those_without_a_certificate_are_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    authority(dir.path(), &["127.0.0.1", "client"]);
+    let path = |name: &str| dir.path().join(name);
+    let tls = TlsServer { cert: path("127.0.0.1.pem"), key: path("127.0.0.1.key"), client_ca: Some(path("ca.pem")) };
+    let clients = ClientsConfig { tls: Some(tls), ..ClientsConfig::default() };
+    let (proxy, _seen) = asking(Duration::from_secs(60), "right", 21_360, clients).await;
+    let connect = async |identity: Option<(std::path::PathBuf, std::path::PathBuf)>| {
+        let target: HostPort = proxy.address.into();
+        let settings = TlsClient { ca_file: Some(path("ca.pem")), identity, verify_hostname: true };
+        let stream = TcpDial::new(PATIENCE).dial(&target).await.expect("connected");
+        let mut stream = TlsConnector::new(&settings).expect("files").connect(&target, stream).await.ok()?;
+        stream.write_all(&request(2, 1, 5)).await.ok()?;
+        stream.flush().await.ok()?;
+        let mut answer = [0; 12];
+        soon("an answer", stream.read_exact(&mut answer)).await.ok()?;
+        Some(answer)
+    };
+    let answer = connect(Some((path("client.pem"), path("client.key")))).await.expect("served");
+    assert_eq!(answer[4..8], 5_i32.to_be_bytes());
+    assert_eq!(connect(None).await, None);
+    let mut plain = proxy.connect().await;
+    plain.write_all(&request(2, 1, 5)).await.expect("written");
+    let mut rest = Vec::new();
+    let _ = soon("an end", plain.read_to_end(&mut rest)).await;
+    assert!(!rest.windows(4).any(|window| window == b"echo"));
+    soon("counted", async {
+        while proxy.handle.status().refused.get("TLS with a client") != Some(&2) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_header_is_taken_off_and_must_be_there() {
+    let clients = ClientsConfig { proxy_protocol: true, ..ClientsConfig::default() };
+    let (proxy, _seen) = asking(Duration::from_secs(60), "right", 21_370, clients).await;
+    let header = b"PROXY TCP4 203.0.113.5 10.0.0.1 40000 9092\r\n";
+    // At once, and byte by byte.
+    for chunk in [usize::MAX, 1] {
+        let mut client = proxy.connect().await;
+        let bytes = [&header[..], &request(2, 1, 5)].concat();
+        for part in bytes.chunks(chunk.min(bytes.len())) {
+            client.write_all(part).await.expect("written");
+            client.flush().await.expect("flushed");
+        }
+        assert_eq!(soon("an answer", read_frame(&mut client)).await.expect("an answer")[..4], 5_i32.to_be_bytes());
+    }
+    let mut client = proxy.connect().await;
+    client.write_all(&request(2, 1, 5)).await.expect("written");
+    assert_eq!(soon("an end", client.read(&mut [0])).await.unwrap_or(0), 0);
+    assert_eq!(proxy.handle.status().refused["PROXY header"], 1);
     proxy.stop().await;
 }

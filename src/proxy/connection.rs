@@ -42,6 +42,8 @@ pub(super) trait Meter: Mapping + Send {
     fn tally(&mut self, tally: &Tally);
     /// The session with the broker was renewed.
     fn renewed(&mut self);
+    /// The client failed so often to prove who it is.
+    fn refused_logins(&mut self, count: u64);
 }
 
 /// How a connection ended.
@@ -69,8 +71,10 @@ pub(super) struct Opening<C> {
 }
 
 impl<C: Stream> Opening<C> {
-    pub(super) fn new(client: C, rules: Rules) -> Self {
-        Self { client, session: Session::with_rules(rules), up: Flow::default() }
+    pub(super) fn new(client: C, rules: &Rules) -> Self {
+        let mut nonce = [0; 18];
+        aws_lc_rs::rand::fill(&mut nonce).expect("the system gave randomness when the process began");
+        Self { client, session: Session::with_rules(rules, nonce), up: Flow::default() }
     }
 
     /// Waits for the first request, so that nobody is dialled for a port scan and another protocol is known before. `None` when the
@@ -351,6 +355,10 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             return Poll::Ready(Step::Ended(ended));
         }
         if self.session.speaks() {
+            let refused = self.session.take_refused_logins();
+            if refused > 0 {
+                self.meter.refused_logins(refused);
+            }
             cx.waker().wake_by_ref(); // An answer of ours, whose turn came when its request was read.
         }
         if self.session.is_paused() && self.is_at_rest() {

@@ -176,12 +176,13 @@ impl Meter for Local {
     fn bytes(&mut self, _: u64, _: u64) {}
     fn tally(&mut self, _: &Tally) {}
     fn renewed(&mut self) {}
+    fn refused_logins(&mut self, _: u64) {}
 }
 
 async fn connect(client: Mem, broker: Mem) -> Ended {
     let drain = Drain::new();
     let opening =
-        Opening::new(client, Rules::default()).first_request(&drain).await.expect("Kafka").expect("a request");
+        Opening::new(client, &Rules::default()).first_request(&drain).await.expect("Kafka").expect("a request");
     opening.run(Box::new(broker) as BoxStream, None, Local, &drain).await
 }
 
@@ -289,7 +290,7 @@ async fn a_fin_waits_for_answers_but_not_for_ever() {
 async fn a_silent_client_is_let_go() {
     let client = Mem::new(usize::MAX);
     let begun = tokio::time::Instant::now();
-    let opening = Opening::new(client.clone(), Rules::default()).first_request(&Drain::new()).await;
+    let opening = Opening::new(client.clone(), &Rules::default()).first_request(&Drain::new()).await;
     assert!(matches!(opening, Ok(None)));
     assert!(client.end().got_fin);
     assert_eq!(begun.elapsed(), Duration::from_secs(60));

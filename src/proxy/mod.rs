@@ -10,6 +10,7 @@ mod login;
 pub mod names;
 mod nodes;
 mod ports;
+pub mod proxy_header;
 mod refusals;
 pub mod rewrite;
 pub mod rewriter;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -19,6 +20,7 @@ use super::connection::{Ended, Meter, Opening};
 use super::login::{Login, LoginError};
 use super::nodes::{Door, Nodes, To, Traffic, listen};
 use super::ports::PortTable;
+use super::proxy_header;
 use super::refusals::Refusals;
 use super::rewrite::{Mapping, Rules, SASL_AUTHENTICATION_FAILED, Tally};
 use super::status::{ListenerStatus, ProxyStatus};
@@ -28,14 +30,19 @@ use crate::kafka::api;
 use crate::lifecycle::Drain;
 use crate::net::tcp::TcpConn;
 use crate::net::tls::{TlsConnector, TlsError};
-use crate::net::{BoxStream, HostPort, SharedDial};
+use crate::net::tls_server::TlsAcceptor;
+use crate::net::{BoxStream, HostPort, SharedDial, Stream};
 use crate::sasl::Authenticator;
+use crate::sasl::users::Users;
 
 /// Connections at once over all listeners: above what a large site's clients open, below a usual limit on open files.
 pub const MAX_CONNECTIONS: u64 = 16_384;
 
 /// Listeners that wait to be taken over; more nodes than this at once are shown at the client's next look.
 const MOST_NEW_DOORS: usize = 4_096;
+
+/// How long a load balancer may take for its PROXY header, which it sends first of all.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// How long accepting rests after a failure, such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
@@ -66,7 +73,15 @@ pub enum RewriterError {
     /// Clients cannot be told where to connect.
     #[error("clients cannot be told to connect to `{0}`; set proxy.advertise to a name or address of this host")]
     BadAdvertise(String),
-    /// TLS towards the brokers cannot be set up.
+    /// The file of users cannot be used.
+    #[error("{}: {why}", path.display())]
+    Users {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// TLS towards the brokers or towards clients cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
@@ -95,6 +110,8 @@ struct Shared {
     dial: SharedDial,
     tls: Option<TlsConnector>,
     authenticator: Option<Arc<Authenticator>>,
+    client_tls: Option<TlsAcceptor>,
+    proxy_protocol: bool,
     rules: Rules,
     /// Why a broker refused us last, until one does not.
     not_authenticated: Mutex<Option<String>>,
@@ -135,6 +152,8 @@ impl Rewriter {
             .filter(|advertise| advertise.ip().is_none_or(|ip| !ip.is_unspecified()))
             .ok_or_else(|| RewriterError::BadAdvertise(config.advertise.clone()))?;
         let tls = config.upstream_tls.as_ref().map(TlsConnector::new).transpose()?;
+        let client_tls = config.clients.tls.as_ref().map(TlsAcceptor::new).transpose()?;
+        let users = config.clients.users_file.as_deref().map(read_users).transpose()?;
         let failed = |error| RewriterError::Listen { address: config.listen, error };
         let socket = listen(config.listen).map_err(failed)?;
         let listen = socket.local_addr().map_err(failed)?;
@@ -155,7 +174,9 @@ impl Rewriter {
             dial,
             tls,
             authenticator: config.auth.as_ref().map(|auth| Arc::new(Authenticator::new(auth))),
-            rules: Rules { offload: config.auth.is_some() },
+            client_tls,
+            proxy_protocol: config.clients.proxy_protocol,
+            rules: Rules { offload: config.auth.is_some(), users },
             not_authenticated: Mutex::default(),
             renewals: AtomicU64::new(0),
             nodes,
@@ -315,9 +336,69 @@ async fn accept(shared: Arc<Shared>, door: Door, drain: Drain) {
     }
 }
 
-/// One connection from its first byte to its end.
-async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Drain) {
+/// Reads the file of users.
+fn read_users(path: &Path) -> Result<Arc<Users>, RewriterError> {
+    let failed = |why: String| RewriterError::Users { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let users = Users::parse(&text).map_err(|error| failed(error.to_string()))?;
+    if users.is_empty() {
+        return Err(failed("no user stands in it; linkspan users add NAME --file FILE".to_owned()));
+    }
+    Ok(Arc::new(users))
+}
+
+/// One connection from its first byte to its end: what stands before Kafka, then that.
+async fn serve(open: Open, socket: TcpStream, mut client: SocketAddr, drain: Drain) {
     let shared = Arc::clone(&open.shared);
+    let mut conn = TcpConn::new(socket);
+    let refused = |reason: &'static str, client: SocketAddr, error: &dyn std::fmt::Display| {
+        if let Some(held) = shared.refusals.note(reason, Instant::now()) {
+            tracing::warn!(cluster = %shared.cluster, %client, held, %error, "connection closed");
+        }
+    };
+    if shared.proxy_protocol {
+        match proxied(&mut conn).await {
+            Ok(named) => client = named.unwrap_or(client),
+            Err(why) => return refused("PROXY header", client, &why),
+        }
+    }
+    match &shared.client_tls {
+        None => carry(open, conn, client, drain).await,
+        Some(acceptor) => match Box::pin(acceptor.accept(Box::new(conn))).await {
+            Ok(stream) => carry(open, stream, client, drain).await,
+            Err(error) => refused("TLS with a client", client, &error),
+        },
+    }
+}
+
+/// Takes a PROXY header off a connection, and not a byte more; who the client is by it.
+async fn proxied(conn: &mut TcpConn) -> Result<Option<SocketAddr>, &'static str> {
+    let reading = async {
+        let mut header = Vec::new();
+        loop {
+            let need = match proxy_header::read(&header) {
+                proxy_header::Step::Need(need) => need,
+                proxy_header::Step::Done(client) => return Ok(client),
+                proxy_header::Step::Bad(why) => return Err(why),
+            };
+            let taken = match conn.fill_buf().await {
+                Ok([]) | Err(_) => return Err("the connection ended within its PROXY header"),
+                Ok(bytes) => {
+                    let taken = &bytes[..need.min(bytes.len())];
+                    header.extend_from_slice(taken);
+                    taken.len()
+                }
+            };
+            conn.consume(taken);
+        }
+    };
+    tokio::time::timeout(PROXY_HEADER, reading).await.unwrap_or(Err("no PROXY header in time"))
+}
+
+/// One connection of a Kafka client.
+async fn carry<C: Stream>(mut open: Open, conn: C, client: SocketAddr, drain: Drain) {
+    let shared = Arc::clone(&open.shared);
+    open.client = Some(client);
     let node_id = open.node_id();
     let refused = |error: &super::rewrite::RewriteError, target: Option<&HostPort>| {
         if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
@@ -325,7 +406,7 @@ async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Dra
             tracing::warn!(cluster = %shared.cluster, %client, node_id, target, held, %error, "connection closed");
         }
     };
-    let opening = match Opening::new(TcpConn::new(socket), shared.rules).first_request(&drain).await {
+    let opening = match Opening::new(conn, &shared.rules).first_request(&drain).await {
         Ok(Some(opening)) => opening,
         Ok(None) => return,
         Err(error) => return refused(&error, None),
@@ -365,13 +446,15 @@ async fn serve(mut open: Open, socket: TcpStream, client: SocketAddr, drain: Dra
 struct Open {
     shared: Arc<Shared>,
     to: To,
+    /// Who it is, as far as is known.
+    client: Option<SocketAddr>,
 }
 
 impl Open {
     fn enter(shared: &Arc<Shared>, to: &To) -> Option<Self> {
         let below = |open| (open < MAX_CONNECTIONS).then_some(open + 1);
         shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        let open = Self { shared: Arc::clone(shared), to: to.clone() };
+        let open = Self { shared: Arc::clone(shared), to: to.clone(), client: None };
         open.traffic().open.fetch_add(1, Ordering::Relaxed);
         open.traffic().total.fetch_add(1, Ordering::Relaxed);
         Some(open)
@@ -417,6 +500,15 @@ impl Meter for &mut Open {
 
     fn renewed(&mut self) {
         self.shared.renewals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused_logins(&mut self, count: u64) {
+        for _ in 0..count {
+            if let Some(held) = self.shared.refusals.note("client authentication failed", Instant::now()) {
+                let client = self.client.map(tracing::field::display);
+                tracing::warn!(cluster = %self.shared.cluster, client, held, "a client did not prove who it is");
+            }
+        }
     }
 
     fn tally(&mut self, tally: &Tally) {

@@ -133,6 +133,7 @@ impl Proxy {
             ports: first_port..=first_port + 9,
             upstream_tls: None,
             auth: None,
+            clients: crate::config::ClientsConfig::default(),
         };
         let bootstrap = bootstrap.iter().map(|name| HostPort::new(name, 9092).expect("a name")).collect();
         let dial: SharedDial = Arc::<Names>::clone(names);
@@ -455,6 +456,7 @@ fn what_cannot_be_served_is_refused_at_the_start() {
             ports: 21_240..=21_249,
             upstream_tls: None,
             auth: None,
+            clients: crate::config::ClientsConfig::default(),
         };
         let dial: SharedDial = Arc::new(Names::default());
         Rewriter::bind(&config, "orange", bootstrap, dial, state).map(|_| ()).map_err(|error| error.to_string())

@@ -1,4 +1,5 @@
-//! SASL conversations as the client's side: bytes in, bytes out. Used towards brokers by `client` and by the proxy.
+//! SASL conversations: bytes in, bytes out. As the client's side towards brokers, for `client` and the proxy; as the server's side
+//! (`server`, against `users`) towards the proxy's clients.
 //!
 //! Rules kept here: no conversation does any I/O, only what begins one may (a token, a signature's credentials); a key derivation runs where it holds nobody up; a secret stands in no error, no
 //! log and no debug form.
@@ -6,6 +7,8 @@
 mod iam;
 mod oauth;
 mod scram;
+pub mod server;
+pub mod users;
 
 use zeroize::Zeroizing;
 

@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 use super::SaslError;
 
 /// Iteration counts accepted. Below: not SCRAM as RFC 7677 wants it. Above: a second and more of our CPU at a hostile broker's word.
-const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
+pub(super) const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 /// Most bytes of a server's message and of a salt.
 const MAX_MESSAGE: usize = 4096;
 /// `n,,` in base64: no channel binding, no identity to act as.
 const CHANNEL_BINDING: &str = "c=biws";
 
 /// The hash of a SCRAM mechanism.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hash {
     Sha256,
     Sha512,
@@ -87,12 +87,8 @@ struct Keys {
 
 impl Keys {
     fn derive(hash: Hash, password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
-        let (algorithm, length) = match hash {
-            Hash::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
-            Hash::Sha512 => (pbkdf2::PBKDF2_HMAC_SHA512, 64),
-        };
-        let mut salted = Zeroizing::new(vec![0; length]);
-        pbkdf2::derive(algorithm, iterations, salt, password.as_bytes(), &mut salted);
+        let mut salted = Zeroizing::new(vec![0; hash.length()]);
+        pbkdf2::derive(hash.pbkdf2(), iterations, salt, password.as_bytes(), &mut salted);
         let salted = hmac::Key::new(hash.hmac(), &salted);
         let client = Zeroizing::new(hmac::sign(&salted, b"Client Key").as_ref().to_vec());
         let server = hmac::Key::new(hash.hmac(), hmac::sign(&salted, b"Server Key").as_ref());
@@ -109,14 +105,29 @@ impl Keys {
 }
 
 impl Hash {
-    const fn hmac(self) -> hmac::Algorithm {
+    /// Bytes of a key.
+    pub(super) const fn length(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+
+    pub(super) fn pbkdf2(self) -> pbkdf2::Algorithm {
+        match self {
+            Self::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
+            Self::Sha512 => pbkdf2::PBKDF2_HMAC_SHA512,
+        }
+    }
+
+    pub(super) const fn hmac(self) -> hmac::Algorithm {
         match self {
             Self::Sha256 => hmac::HMAC_SHA256,
             Self::Sha512 => hmac::HMAC_SHA512,
         }
     }
 
-    const fn digest(self) -> &'static digest::Algorithm {
+    pub(super) const fn digest(self) -> &'static digest::Algorithm {
         match self {
             Self::Sha256 => &digest::SHA256,
             Self::Sha512 => &digest::SHA512,

@@ -143,6 +143,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("[proxy]", proxy::PROXY),
     ("proxy.upstream_tls", proxy::UPSTREAM_TLS),
     ("proxy.auth", cluster::SASL_KEYS),
+    ("[proxy.clients]", proxy::CLIENTS),
+    ("proxy.clients.tls", proxy::CLIENTS_TLS),
     ("[[replicate]]", flow::FLOW),
     ("[admin]", ADMIN),
 ];

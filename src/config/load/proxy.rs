@@ -6,17 +6,32 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
 use super::super::{
-    AddressPlan, ClusterConfig, Forward, NamesConfig, ProxyConfig, RewriteConfig, Sasl, TlsClient, value,
+    AddressPlan, ClientsConfig, ClusterConfig, Forward, NamesConfig, ProxyConfig, RewriteConfig, Sasl, TlsClient,
+    TlsServer, value,
 };
 use super::cluster::{SASL_KEYS, sasl, tls_client};
+use super::file;
 use crate::net::HostPort;
 
-pub(super) const PROXY: &[&str] =
-    &["mode", "dns_listen", "zones", "addresses", "ports", "forward", "listen", "advertise", "upstream_tls", "auth"];
+pub(super) const PROXY: &[&str] = &[
+    "mode",
+    "dns_listen",
+    "zones",
+    "addresses",
+    "ports",
+    "forward",
+    "listen",
+    "advertise",
+    "upstream_tls",
+    "auth",
+    "clients",
+];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
 const MODES: &[&str] = &["names", "rewrite", "off"];
 const NAMES_KEYS: &[&str] = &["dns_listen", "zones", "addresses", "forward"];
-const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth"];
+const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth", "clients"];
+pub(super) const CLIENTS: &[&str] = &["tls", "users_file", "proxy_protocol"];
+pub(super) const CLIENTS_TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
 /// The variable that wins over the password file of `proxy.auth`.
 const PASSWORD_OVERRIDE: &str = "LINKSPAN_PROXY_PASSWORD";
 
@@ -50,7 +65,7 @@ pub(super) fn read(
         }
         "rewrite" => {
             section.unused(reader, NAMES_KEYS, "it belongs to mode \"names\", and the mode is \"rewrite\"");
-            rewrite(reader, &section, peer).map(ProxyConfig::Rewrite)
+            rewrite(reader, &section, peer).map(Box::new).map(ProxyConfig::Rewrite)
         }
         _ => {
             for keys in [NAMES_KEYS, REWRITE_KEYS, &["ports"]] {
@@ -232,13 +247,52 @@ fn rewrite(reader: &mut Reader<'_>, section: &Section<'_>, peer: Option<&Cluster
     };
     let upstream_tls = upstream_tls(reader, section, peer);
     let auth = auth(reader, section, peer);
+    let clients = clients(reader, section);
     Some(RewriteConfig {
         listen: listen?,
         advertise: advertise?,
         ports: ports?,
         upstream_tls: upstream_tls?,
         auth: auth?,
+        clients: clients?,
     })
+}
+
+/// What is asked of clients.
+fn clients(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<ClientsConfig> {
+    let table = section.table(reader, "clients", CLIENTS)?;
+    let tls = match table.get("tls") {
+        None => {
+            reader.default(table.key_path("tls"), "false");
+            Some(None)
+        }
+        Some(node) => node.table(reader, CLIENTS_TLS).and_then(|tls| {
+            let pem = |reader: &mut Reader<'_>, key| {
+                tls.required(reader, key, "\"/etc/linkspan/proxy.pem\"").and_then(|node| file(reader, &node))
+            };
+            let (cert, key) = (pem(reader, "cert_file"), pem(reader, "key_file"));
+            let client_ca = match tls.get("client_ca_file") {
+                None => Some(None),
+                Some(node) => file(reader, &node).map(Some),
+            };
+            Some(Some(TlsServer { cert: cert?, key: key?, client_ca: client_ca? }))
+        }),
+    };
+    let users_file = match table.get("users_file") {
+        None => {
+            reader.default(table.key_path("users_file"), "none: clients do not authenticate at the proxy");
+            Some(None)
+        }
+        Some(node) => file(reader, &node).map(Some),
+    };
+    let proxy_protocol = match table.get("proxy_protocol") {
+        None => {
+            reader.default(table.key_path("proxy_protocol"), "false");
+            Some(false)
+        }
+        Some(node) => node.bool(reader),
+    };
+    Some(ClientsConfig { tls: tls?, users_file: users_file?, proxy_protocol: proxy_protocol? })
 }
 
 /// Who the proxy is towards the brokers: nobody, whom the peer's `security` names, or what stands here.

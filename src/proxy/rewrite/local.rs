@@ -11,22 +11,42 @@ const ILLEGAL_SASL_STATE: i16 = 34;
 pub(in crate::proxy) const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
 /// The answer to a SaslHandshake or SaslAuthenticate on a port that takes no SASL.
-pub(super) fn answer(head: RequestHead) -> Vec<u8> {
-    let RequestHead { api_key, api_version, correlation_id } = head;
-    let mut out = begun(correlation_id, api_key, api_version);
-    out.extend_from_slice(&ILLEGAL_SASL_STATE.to_be_bytes());
-    if api_key == api::SASL_HANDSHAKE {
-        put_count(&mut out, false, Some(0));
+pub(super) fn no_sasl(head: RequestHead) -> Vec<u8> {
+    if head.api_key == api::SASL_HANDSHAKE {
+        handshaken(head, ILLEGAL_SASL_STATE, &[])
     } else {
-        let flexible = api::is_flexible(api_key, api_version);
-        put_text(&mut out, flexible, b"this port takes no SASL: use PLAINTEXT or SSL");
-        put_count(&mut out, flexible, Some(0)); // An empty message has the form of an empty array.
-        if api_version >= 1 {
-            out.extend_from_slice(&0_i64.to_be_bytes());
-        }
-        if flexible {
-            put_uvarint(&mut out, 0);
-        }
+        authenticated(head, ILLEGAL_SASL_STATE, "this port takes no SASL: use PLAINTEXT or SSL", &[])
+    }
+}
+
+/// The answer to a SaslHandshake.
+pub(super) fn handshaken(head: RequestHead, error_code: i16, mechanisms: &[&str]) -> Vec<u8> {
+    let mut out = begun(head.correlation_id, head.api_key, head.api_version);
+    out.extend_from_slice(&error_code.to_be_bytes());
+    put_count(&mut out, false, Some(mechanisms.len()));
+    for mechanism in mechanisms {
+        put_text(&mut out, false, mechanism.as_bytes());
+    }
+    framed(out)
+}
+
+/// The answer to a SaslAuthenticate; an empty text is none.
+pub(super) fn authenticated(head: RequestHead, error_code: i16, text: &str, message: &[u8]) -> Vec<u8> {
+    let flexible = api::is_flexible(head.api_key, head.api_version);
+    let mut out = begun(head.correlation_id, head.api_key, head.api_version);
+    out.extend_from_slice(&error_code.to_be_bytes());
+    if text.is_empty() {
+        if flexible { put_uvarint(&mut out, 0) } else { out.extend_from_slice(&(-1_i16).to_be_bytes()) }
+    } else {
+        put_text(&mut out, flexible, text.as_bytes());
+    }
+    put_count(&mut out, flexible, Some(message.len())); // Bytes have the form of an array of bytes.
+    out.extend_from_slice(message);
+    if head.api_version >= 1 {
+        out.extend_from_slice(&0_i64.to_be_bytes());
+    }
+    if flexible {
+        put_uvarint(&mut out, 0);
     }
     framed(out)
 }
@@ -89,13 +109,20 @@ mod tests {
     fn an_independent_codec_reads_them_in_every_version() {
         let head = |api_key, api_version| RequestHead { api_key, api_version, correlation_id: 9 };
         for version in 0..=1 {
-            let answer: SaslHandshakeResponse = decode(&answer(head(api::SASL_HANDSHAKE, version)), version);
+            let answer: SaslHandshakeResponse = decode(&no_sasl(head(api::SASL_HANDSHAKE, version)), version);
             assert_eq!((answer.error_code, answer.mechanisms.len()), (34, 0));
         }
         for version in 0..=2 {
-            let answer: SaslAuthenticateResponse = decode(&answer(head(api::SASL_AUTHENTICATE, version)), version);
+            let answer: SaslAuthenticateResponse = decode(&no_sasl(head(api::SASL_AUTHENTICATE, version)), version);
             assert_eq!((answer.error_code, answer.auth_bytes.len(), answer.session_lifetime_ms), (34, 0, 0));
         }
+        for version in 0..=2 {
+            let frame = authenticated(head(api::SASL_AUTHENTICATE, version), 0, "", b"next");
+            let answer: SaslAuthenticateResponse = decode(&frame, version);
+            assert_eq!((answer.error_code, answer.error_message, &answer.auth_bytes[..]), (0, None, &b"next"[..]));
+        }
+        let answer: SaslHandshakeResponse = decode(&handshaken(head(api::SASL_HANDSHAKE, 1), 33, &["PLAIN", "X"]), 1);
+        assert_eq!((answer.error_code, answer.mechanisms[1].as_str()), (33, "X"));
         for version in 0..=4 {
             let frame = refusal(9, api::API_VERSIONS, version, 58).expect("a form");
             let answer: ApiVersionsResponse = decode(&frame, version);

@@ -10,6 +10,7 @@
 
 mod brokers;
 mod endpoints;
+mod guard;
 mod in_flight;
 mod local;
 mod pieces;
@@ -96,6 +97,12 @@ pub enum RewriteError {
         /// The limit, in bytes.
         most: u64,
     },
+    /// A client that has not proved who it is wants more than to do so.
+    #[error("request {} of a client that has not authenticated", api::name(*.key))]
+    NotAuthenticated {
+        /// Its API key.
+        key: i16,
+    },
     /// The stream ended inside a frame.
     #[error("the {0} ended its stream inside a frame")]
     CutFrame(&'static str),
@@ -114,6 +121,7 @@ impl RewriteError {
             Self::Response { .. } => "malformed response",
             Self::Unwalkable { .. } => "unknown version",
             Self::TooLarge { .. } => "response too large",
+            Self::NotAuthenticated { .. } => "client not authenticated",
             Self::CutFrame(_) => "stream ended inside a frame",
         }
     }

@@ -1,10 +1,11 @@
 //! What the client sends: never changed, read just far enough to know what each answer will be.
 
+use super::RewriteError;
+use super::guard::Guard;
 use super::in_flight::{Awaited, InFlight};
 use super::pieces::{Held, Pieces};
 use super::rules::Rules;
 use super::sasl::Tokens;
-use super::{RewriteError, local};
 use crate::kafka::api;
 use crate::kafka::frame::{self, Side};
 use crate::kafka::header::RequestHead;
@@ -52,12 +53,20 @@ pub(super) struct Requests {
     first: bool,
     tokens: Option<Tokens>,
     rules: Rules,
+    guard: Guard,
     paused: bool,
 }
 
 impl Requests {
-    pub(super) fn new(rules: Rules) -> Self {
-        Self { state: State::Head, held: Held::default(), first: true, tokens: None, rules, paused: false }
+    /// `nonce` is fresh randomness.
+    pub(super) fn new(rules: Rules, nonce: [u8; 18]) -> Self {
+        let guard = Guard::new(rules.users.clone(), nonce);
+        Self { state: State::Head, held: Held::default(), first: true, tokens: None, rules, guard, paused: false }
+    }
+
+    /// Who the client is, and how often it failed to prove it.
+    pub(super) fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
     }
 
     /// From now on no frame is begun, until told otherwise.
@@ -150,7 +159,8 @@ impl Requests {
                 let (whole, head) = (LENGTH + *length as usize, *head);
                 let taken = self.held.fill(input, whole);
                 if self.held.bytes().len() == whole {
-                    awaited.push(Awaited::Local(local::answer(head)));
+                    let answer = self.guard.answer(head, &self.held.bytes()[LENGTH..]);
+                    awaited.push(Awaited::Local(answer));
                     self.held.replace(Some(Vec::new()), out);
                     self.state = State::Head;
                 }
@@ -194,6 +204,9 @@ impl Requests {
         let Some(head) = head.first_chunk::<8>() else { return Ok(taken) };
         let head = RequestHead::read(*head);
         let left = u64::from(length) - 8;
+        if !self.guard.admits(head.api_key) {
+            return Err(RewriteError::NotAuthenticated { key: head.api_key });
+        }
         if self.rules.answers(head.api_key) {
             if length > MOST_LOCAL {
                 let RequestHead { api_key: key, api_version: version, .. } = head;

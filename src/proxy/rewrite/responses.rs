@@ -304,7 +304,7 @@ impl Responses {
         let rewritten = match what {
             Whole::FindCoordinator => brokers::find_coordinator(body, version, around.mapping, around.tally),
             Whole::DescribeCluster => brokers::describe_cluster(body, version, around.mapping, around.tally),
-            Whole::ApiVersions => versions::cap(body, version, self.rules),
+            Whole::ApiVersions => versions::cap(body, version, &self.rules),
             Whole::Handshake => {
                 self.handshake_refused |= !body.starts_with(&[0, 0]);
                 Ok(None)

@@ -52,15 +52,15 @@ impl Session {
     /// Before the first byte, where everything passes.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_rules(Rules::default())
+        Self::with_rules(&Rules::default(), [0; 18])
     }
 
-    /// Before the first byte.
+    /// Before the first byte; `nonce` is fresh randomness.
     #[must_use]
-    pub fn with_rules(rules: Rules) -> Self {
+    pub fn with_rules(rules: &Rules, nonce: [u8; 18]) -> Self {
         Self {
-            requests: Requests::new(rules),
-            responses: Responses::new(rules),
+            requests: Requests::new(rules.clone(), nonce),
+            responses: Responses::new(rules.clone()),
             awaited: InFlight::default(),
             tally: Tally::default(),
         }
@@ -121,6 +121,16 @@ impl Session {
     pub fn refusal(&self, error_code: i16) -> Option<Vec<u8>> {
         let (correlation_id, key, version) = self.awaited.oldest()?;
         local::refusal(correlation_id, key, version, error_code)
+    }
+
+    /// Who the client is, where it had to prove it and did.
+    pub fn user(&mut self) -> Option<&str> {
+        self.requests.guard().user()
+    }
+
+    /// How often the client failed to prove who it is, since the last call.
+    pub fn take_refused_logins(&mut self) -> u64 {
+        self.requests.guard().take_refused()
     }
 
     /// The client sent its FIN.

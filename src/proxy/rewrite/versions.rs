@@ -7,7 +7,7 @@ use crate::kafka::walk::api_versions;
 
 /// Caps the highest versions of the APIs in [`api::WALKABLE`] in what follows the correlation id; an API that begins above its
 /// cap is left out, as is one that this connection does not have by its `rules`. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
-pub(super) fn cap(body: &[u8], version: i16, rules: Rules) -> Result<Option<Vec<u8>>, Malformed> {
+pub(super) fn cap(body: &[u8], version: i16, rules: &Rules) -> Result<Option<Vec<u8>>, Malformed> {
     let mut entries = api_versions::entries(body, version)?;
     let Some(count) = entries.count else { return Ok(None) };
     let mut list = Vec::with_capacity(body.len());
@@ -24,12 +24,22 @@ pub(super) fn cap(body: &[u8], version: i16, rules: Rules) -> Result<Option<Vec<
         list.extend_from_slice(&entry.max.min(most).to_be_bytes());
         list.extend_from_slice(entry.after);
     }
-    if !changed && left_out == 0 {
+    // A list that only says which versions of ApiVersions there are stays one.
+    let added = if entries.before == [0, 0] { rules.adds() } else { &[] };
+    if !changed && left_out == 0 && added.is_empty() {
         return Ok(None);
+    }
+    for (key, min, max) in added {
+        for number in [key, min, max] {
+            list.extend_from_slice(&number.to_be_bytes());
+        }
+        if entries.flexible {
+            list.push(0);
+        }
     }
     let mut out = Vec::with_capacity(body.len() + 4);
     out.extend_from_slice(entries.before);
-    put_count(&mut out, entries.flexible, Some(count - left_out));
+    put_count(&mut out, entries.flexible, Some(count - left_out + added.len()));
     out.extend_from_slice(&list);
     out.extend_from_slice(entries.rest());
     Ok(Some(out))
@@ -47,37 +57,48 @@ mod tests {
         let capped =
             b"\0\0\x04\0\x01\0\x04\0\x12\0\x75\x30\0\x01\0\x07\x01\x05\x02ab\0\x03\0\0\0\x0d\0\0\0\0\x01\x01\x00\x01!";
         for version in [3, 4, 5] {
-            assert_eq!(cap(body, version, Rules::default()), Ok(Some(capped.to_vec())));
+            assert_eq!(cap(body, version, &Rules::default()), Ok(Some(capped.to_vec())));
         }
-        assert_eq!(cap(capped, 5, Rules::default()), Ok(None), "nothing to do");
+        assert_eq!(cap(capped, 5, &Rules::default()), Ok(None), "nothing to do");
     }
 
     #[test]
     fn reads_error_35_in_the_form_of_version_0() {
         let body = b"\0\x23\0\0\0\x01\0\x12\0\0\0\x09";
-        assert_eq!(cap(body, 9, Rules::default()), Ok(Some(b"\0\x23\0\0\0\x01\0\x12\0\0\0\x05".to_vec())));
-        assert_eq!(cap(b"\0\x23", 3, Rules::default()), Ok(None), "brokers before 2.4");
-        assert_eq!(cap(b"\0\x23\0\0\0\0", 3, Rules::default()), Ok(None));
+        assert_eq!(cap(body, 9, &Rules::default()), Ok(Some(b"\0\x23\0\0\0\x01\0\x12\0\0\0\x05".to_vec())));
+        assert_eq!(cap(b"\0\x23", 3, &Rules::default()), Ok(None), "brokers before 2.4");
+        assert_eq!(cap(b"\0\x23\0\0\0\0", 3, &Rules::default()), Ok(None));
     }
 
     #[test]
     fn leaves_out_what_begins_above_its_cap() {
         let body = b"\0\0\0\0\0\x02\0\x4e\0\x03\0\x05\0\x02\0\0\0\x0b";
-        assert_eq!(cap(body, 0, Rules::default()), Ok(Some(b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec())));
+        assert_eq!(cap(body, 0, &Rules::default()), Ok(Some(b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec())));
     }
 
     #[test]
     fn leaves_out_sasl_where_the_proxy_speaks_it() {
         let body = b"\0\0\0\0\0\x03\0\x11\0\0\0\x01\0\x02\0\0\0\x0b\0\x24\0\0\0\x02";
         let masked = b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec();
-        assert_eq!(cap(body, 0, Rules { offload: true }), Ok(Some(masked)));
-        assert_eq!(cap(body, 0, Rules::default()), Ok(None));
+        assert_eq!(cap(body, 0, &Rules { offload: true, users: None }), Ok(Some(masked)));
+        assert_eq!(cap(body, 0, &Rules::default()), Ok(None));
+    }
+
+    #[test]
+    fn tells_of_our_own_sasl_where_clients_prove_who_they_are() {
+        let users = crate::sasl::users::Users::parse("").expect("none");
+        let rules = Rules { offload: true, users: Some(std::sync::Arc::new(users)) };
+        let body = b"\0\0\x03\0\x11\0\0\0\x09\0\0\x02\0\0\0\x0b\0\0\0\0\x01\0";
+        let ours = b"\0\0\x04\0\x02\0\0\0\x0b\0\0\x11\0\0\0\x01\0\0\x24\0\0\0\x02\0\0\0\0\x01\0";
+        assert_eq!(cap(body, 3, &rules), Ok(Some(ours.to_vec())));
+        let unsupported = b"\0\x23\0\0\0\x01\0\x12\0\0\0\x04";
+        assert_eq!(cap(unsupported, 9, &rules), Ok(None));
     }
 
     #[test]
     fn refuses_counts_beyond_the_body() {
-        assert!(cap(b"\0\0\x7f\xff\xff\xff", 0, Rules::default()).is_err());
-        assert!(cap(b"\0\0\xff\xff\xff\xff\x0f", 3, Rules::default()).is_err());
-        assert!(cap(b"\0\0\0\0\0\x03\0\x01\0\0", 0, Rules::default()).is_err());
+        assert!(cap(b"\0\0\x7f\xff\xff\xff", 0, &Rules::default()).is_err());
+        assert!(cap(b"\0\0\xff\xff\xff\xff\x0f", 3, &Rules::default()).is_err());
+        assert!(cap(b"\0\0\0\0\0\x03\0\x01\0\0", 0, &Rules::default()).is_err());
     }
 }
