@@ -396,6 +396,8 @@ pub struct FlowConfig {
     pub replication_factor: Option<i16>,
     /// Whether aborted and open transactions stay behind.
     pub read_committed: bool,
+    /// What becomes of a record whose place at the target cannot be told.
+    pub delivery: Delivery,
     /// Whether configs of existing target topics follow the source.
     pub sync_configs: bool,
     /// Regular expressions of configs that are never copied, beside those that speak of brokers and replicas.
@@ -480,6 +482,17 @@ pub enum GroupRewinds {
     Follow,
     /// It stays, and an event tells.
     Refuse,
+}
+
+/// What a flow promises of each record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// It arrives once. A partition for which that cannot be told stands still, with its reason.
+    #[default]
+    ExactlyOnce,
+    /// It arrives once or, after failures, more than once. Nothing stands still for want of certainty.
+    AtLeastOnce,
 }
 
 /// The local admin port.

@@ -307,6 +307,12 @@ codes! {
         cause: "the link was down longer than the source topic's retention, or the source topic was recreated",
         fix: "raise retention.ms of the source topic; the copy goes on at the oldest record that is left"
     }
+    FLOW_DELIVERY = 408 {
+        "each record is copied once",
+        meaning: "The target cannot give what `delivery` demands: what it has of a partition cannot be asked, or appends at their place alone are not allowed. The partitions named stand still rather than repeat records.",
+        cause: "the target does not let linkspan read the copies, or write under a producer id",
+        fix: "allow Read on the target topics and IdempotentWrite on the target cluster, or set delivery = \"at_least_once\""
+    }
     GROUPS_FOLLOW = 420 {
         "consumer groups follow",
         meaning: "A consumer group of the source does not follow at the target: after a switch it would not go on where it was.",

@@ -140,6 +140,7 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::SourceGap => Code::GAP_STOPS,
         TroubleCode::Paused => Code::OPERATOR_PAUSED,
         TroubleCode::Acls => Code::ACLS_FOLLOW,
+        TroubleCode::Delivery => Code::FLOW_DELIVERY,
         _ => Code::TOPIC_COPIES,
     }
 }

@@ -13,6 +13,7 @@ use super::cluster::ProducerState;
 use super::decide::position::{self, SourceLog};
 use super::decide::progress::Progress;
 use super::lane::{Adopted, Lane, later};
+use super::recover::{self, Question};
 use super::shared::{LaneKey, Shared, now_ms};
 use super::status::{Happened, TargetEvent, TroubleCode};
 use super::store::{Known, Store};
@@ -64,50 +65,30 @@ impl Adoption {
         let asked = lanes.iter().zip(logs).filter_map(|(lane, log)| Some((Arc::clone(lane), log?)));
         let priors: Vec<_> = asked.map(|(lane, log)| (prior(shared, known, &lane), lane, log)).collect();
         let remembered = remembered(shared, &priors).await;
-        for (prior, lane, log) in priors {
-            let start = match position::start(prior.as_ref(), &log) {
-                Ok(start) => start,
-                Err(recreated) if shared.policies.on_recreate == OnRecreate::Append => recreated.append(&log),
-                Err(recreated) => {
-                    lane.note(TroubleCode::SourceRecreated, recreated.to_string(), Instant::now());
-                    continue;
-                }
-            };
-            if let Some(event) = start.event.filter(|_| shared.stops_at_gaps(&lane.source)) {
-                lane.note(TroubleCode::SourceGap, gap_words(&lane, event), Instant::now());
+        let looks: Vec<_> = priors
+            .iter()
+            .map(|(prior, lane, log)| look_back(shared, &remembered, prior.as_ref(), lane, *log))
+            .collect();
+        let mut looks = futures_util::stream::iter(looks).buffered(QUESTIONS);
+        while let Some(begin) = looks.next().await {
+            let Some(mut begin) = begin else { continue };
+            match begin.writer {
+                Writer::Same => {}
+                Writer::OfRun => self.fresh(shared, &mut begin.progress, false).await?,
+                Writer::New => self.fresh(shared, &mut begin.progress, true).await?,
+            }
+            if shared.exactly_once && begin.progress.producer_id < 0 {
+                begin.lane.note(TroubleCode::Delivery, NO_PRODUCER.to_owned(), Instant::now());
                 continue;
             }
-            let resumed = match &prior {
-                None => None,
-                Some(prior) if prior.producer_id < 0 => Some(Resumed::Another),
-                Some(prior) => {
-                    // Not to be asked now: guessing would copy records twice.
-                    let Some(memory) = remembered.get(&key(&lane)) else { continue };
-                    Some(resume(prior, memory.as_deref(), lane.is_distrusted()))
-                }
-            };
-            let mut progress = prior.unwrap_or_default();
-            let mut skip = 0;
-            match resumed {
-                Some(Resumed::Same { ahead }) => skip = ahead,
-                Some(Resumed::Forgotten) => {}
-                Some(Resumed::Lost { records }) => {
-                    shared.happened(&lane, Happened::Target(TargetEvent::TargetLost { records }));
-                    self.fresh(shared, &mut progress, true).await?;
-                }
-                Some(Resumed::Another) => self.fresh(shared, &mut progress, true).await?,
-                None => self.fresh(shared, &mut progress, false).await?,
+            for event in begin.events {
+                shared.happened(&begin.lane, event);
             }
-            if let Some(event) = start.event {
-                shared.happened(&lane, Happened::Source(event));
-                // What the target has beyond progress was in the part that is gone.
-                progress.next_sequence = later(progress.next_sequence, skip);
-                skip = 0;
-            }
-            (progress.source_topic_id, progress.target_topic_id) = lane.ids();
-            progress.next_offset = start.offset;
-            begun.push((lane, Adopted { progress, skip, source_end: log.end }));
+            (begin.progress.source_topic_id, begin.progress.target_topic_id) = begin.lane.ids();
+            let (progress, skip, source_end) = (begin.progress, begin.skip, begin.source_end);
+            begun.push((begin.lane, Adopted { progress, skip, source_end }));
         }
+        drop(looks);
         let first: Vec<_> = begun.iter().map(|(lane, adopted)| (Arc::clone(lane), adopted.progress)).collect();
         if let Err(error) = store.begin(&first).await {
             shared.complain("progress", &error.to_string());
@@ -144,6 +125,112 @@ impl Adoption {
     }
 }
 
+/// Why a copy cannot be exactly once without a producer id.
+const NO_PRODUCER: &str = "the target gives no producer id, without which no append is made at its place alone; set \
+                           delivery = \"at_least_once\", or allow IdempotentWrite";
+
+/// Where a lane is to begin.
+struct Begin {
+    lane: Arc<Lane>,
+    progress: Progress,
+    skip: u64,
+    source_end: i64,
+    writer: Writer,
+    events: Vec<Happened>,
+}
+
+/// Whose name a lane goes on under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// The producer id of its progress.
+    Same,
+    /// That of this run.
+    OfRun,
+    /// One that nobody has used yet.
+    New,
+}
+
+/// Where a lane goes on, from what is kept, remembered and, where these are not enough, stands in the target's log. `None` where that
+/// cannot be told now.
+async fn look_back(
+    shared: &Shared,
+    remembered: &HashMap<LaneKey, Option<Vec<ProducerState>>>,
+    prior: Option<&Progress>,
+    lane: &Arc<Lane>,
+    log: SourceLog,
+) -> Option<Begin> {
+    let start = match position::start(prior, &log) {
+        Ok(start) => start,
+        Err(recreated) if shared.policies.on_recreate == OnRecreate::Append => recreated.append(&log),
+        Err(recreated) => {
+            lane.note(TroubleCode::SourceRecreated, recreated.to_string(), Instant::now());
+            return None;
+        }
+    };
+    let mut progress = prior.copied().unwrap_or_default();
+    let mut events = Vec::new();
+    let (mut ahead, writer) = match prior {
+        None => (Some(0), Writer::OfRun),
+        Some(prior) if prior.producer_id < 0 => (Some(0), Writer::New),
+        Some(prior) => {
+            // Not to be asked now: guessing would copy records twice.
+            let memory = remembered.get(&key(lane))?;
+            match resume(prior, memory.as_deref(), lane.is_distrusted()) {
+                Resumed::Same { ahead } => (Some(ahead), Writer::Same),
+                Resumed::Forgotten => (None, Writer::Same),
+                Resumed::Another => (None, Writer::New),
+                Resumed::Lost { records } => {
+                    events.push(Happened::Target(TargetEvent::TargetLost { records }));
+                    (Some(0), Writer::New)
+                }
+            }
+        }
+    };
+    let gap = matches!(start.event, Some(position::Event::Gap { .. }));
+    // What was copied of a topic that is gone, or of an end that is, is not looked for in what is there.
+    let matches = gap || start.event.is_none();
+    let inexact = matches && (lane.rules().compacted || gap || writer == Writer::New);
+    let mut next_offset = None;
+    if shared.exactly_once && (ahead.is_none() || (ahead > Some(0) && inexact)) {
+        let before = progress;
+        let question = Question { prior: &before, ahead, start, log, match_contents: inexact };
+        match recover::recover(shared, lane, question).await {
+            Ok(found) => {
+                (ahead, next_offset) = (Some(found.ahead), found.next_offset);
+                if next_offset.is_some() {
+                    progress.target_offset = progress.target_offset.max(found.target_end);
+                }
+            }
+            Err(error) => {
+                let text = format!("partition {}: looking for its copy's end: {error}", lane.partition);
+                shared.complain(&format!("topic {}", lane.source), &text);
+                lane.note(TroubleCode::Sequence, text, Instant::now());
+                shared.refresh.notify_one();
+                return None;
+            }
+        }
+    }
+    let ahead = ahead.unwrap_or(0);
+    let mut skip = ahead;
+    if let Some(event) = start.event {
+        // What the target has beyond progress may be all that is gone.
+        let lost = (start.offset - progress.next_offset).unsigned_abs() > ahead;
+        if lost || !gap {
+            if shared.stops_at_gaps(&lane.source) {
+                lane.note(TroubleCode::SourceGap, gap_words(lane, event), Instant::now());
+                return None;
+            }
+            events.push(Happened::Source(event));
+        }
+    }
+    if next_offset.is_some() || start.event.is_some() {
+        progress.next_sequence = later(progress.next_sequence, skip);
+        skip = 0;
+    }
+    progress.next_offset = next_offset.unwrap_or(start.offset);
+    Some(Begin { lane: Arc::clone(lane), progress, skip, source_end: log.end, writer, events })
+}
+
 /// What a lane's producer is to the target.
 #[derive(Debug, PartialEq, Eq)]
 enum Resumed {
@@ -165,7 +252,7 @@ enum Resumed {
 
 /// Compares progress with what the leader remembers; `None` where it never can be asked.
 fn resume(prior: &Progress, memory: Option<&[ProducerState]>, distrusted: bool) -> Resumed {
-    let Some(memory) = memory else { return Resumed::Another };
+    let Some(memory) = memory else { return if distrusted { Resumed::Another } else { Resumed::Forgotten } };
     let Some(state) = memory.iter().find(|state| state.producer_id == prior.producer_id) else {
         return if distrusted { Resumed::Another } else { Resumed::Forgotten };
     };
@@ -227,8 +314,8 @@ async fn bounds(shared: &Shared, lanes: &[Arc<Lane>]) -> Result<Vec<Option<Sourc
     Ok(out)
 }
 
-/// What target leaders remember of the producers of partitions that were copied before; `None` where brokers have no such question
-/// or do not answer it to us, no entry where the answer may come later.
+/// What target leaders remember of the producers of partitions that were copied before; `None` where brokers have no such question,
+/// no entry where the answer may come later.
 async fn remembered(
     shared: &Shared,
     priors: &[(Option<Progress>, Arc<Lane>, SourceLog)],
@@ -244,16 +331,48 @@ fn ask<'a>(shared: &'a Shared, lane: &'a Arc<Lane>) -> BoxFuture<'a, Option<Memo
         let node = lane.leaders().1?;
         match shared.target.producers(node, lane.target.to_string(), lane.partition).await {
             Ok(producers) => Some((key(lane), Some(producers))),
+            Err(ClientError::Unsupported { .. }) => Some((key(lane), None)),
             Err(error) => {
                 shared.complain("describing producers", &error.to_string());
                 if error.is_retriable() {
                     shared.refresh.notify_one();
                     return None;
                 }
+                if shared.exactly_once {
+                    let text = format!(
+                        "partition {}: what the target has of it cannot be asked, so a record could be repeated: {error}; \
+                         allow Read on the target topic, or set delivery = \"at_least_once\"",
+                        lane.partition
+                    );
+                    lane.note(TroubleCode::Delivery, text, Instant::now());
+                    return None;
+                }
                 Some((key(lane), None))
             }
         }
     })
+}
+
+/// Asks the leaders of lanes with a batch whose outcome is unknown, so that nothing is sent again that may be written.
+///
+/// A leader that remembers our producer tells written and unwritten batches apart itself when they come again; a lane whose leader
+/// does not is adopted again, which reads the log.
+pub(super) async fn settle_doubts(shared: &Shared, lanes: &[Arc<Lane>]) -> bool {
+    let questions: Vec<_> = lanes.iter().map(|lane| async move { (lane, ask(shared, lane).await) }).collect();
+    let mut answers = futures_util::stream::iter(questions).buffer_unordered(QUESTIONS);
+    let mut all = true;
+    while let Some((lane, answer)) = answers.next().await {
+        let Some((_, memory)) = answer else {
+            all = false;
+            continue;
+        };
+        let acked = lane.acked();
+        let states = memory.unwrap_or_default();
+        let state = states.iter().find(|state| state.producer_id == acked.producer_id);
+        lane.answer(state.filter(|state| state.epoch == acked.producer_epoch).map(|state| state.last_sequence));
+        shared.list(lane);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -276,7 +395,7 @@ mod tests {
         }
         assert_eq!(resume(&prior, Some(&[]), false), Resumed::Forgotten);
         assert_eq!(resume(&prior, Some(&[]), true), Resumed::Another);
-        assert_eq!(resume(&prior, None, false), Resumed::Another);
+        assert_eq!(resume(&prior, None, false), Resumed::Forgotten);
         let wrapped = Progress { next_sequence: i32::MAX - 1, ..prior };
         assert_eq!(resume(&wrapped, Some(&[state(3)]), false), Resumed::Same { ahead: 6 });
         let other_epoch = ProducerState { epoch: 1, ..state(99) };

@@ -101,15 +101,15 @@ impl AppendDesk {
         }
         for (index, lane) in lanes.into_iter().enumerate() {
             let settled = match &outcomes {
-                Err(error) => lane.append_failed(error, now),
+                Err(error) => lane.append_failed(error, shared.exactly_once, now),
                 // The client promises an outcome for each batch, in their order.
                 Ok(outcomes) => match outcomes.get(index) {
                     None => {
                         let detail = "an outcome is missing".to_owned();
-                        lane.append_failed(&ClientError::Invalid { detail }, now)
+                        lane.append_failed(&ClientError::Invalid { detail }, shared.exactly_once, now)
                     }
                     Some(outcome) => {
-                        let settled = lane.settle(outcome, now);
+                        let settled = lane.settle(outcome, shared.exactly_once, now);
                         if outcome.error.is_some()
                             && let Some(reason) = lane.status().reason
                         {

@@ -189,5 +189,8 @@ async fn jump(shared: &Arc<Shared>, lane: &Arc<Lane>, offset: i64) {
     if let (true, Some(event)) = (lane.jump(offset, to, log.end, Instant::now()), to.event) {
         shared.happened(lane, Happened::Source(event));
     }
+    if lane.needs_adoption() {
+        shared.refresh.notify_one();
+    }
     shared.wake(lane);
 }

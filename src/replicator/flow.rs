@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio::task::JoinSet;
 
 use super::acls::Acls;
-use super::adopt::Adoption;
+use super::adopt::{self, Adoption};
 use super::append::AppendDesk;
 use super::cluster::Cluster;
 use super::decide::configs::ConfigRules;
@@ -32,8 +32,8 @@ use crate::client::{ClientError, ClusterClient};
 use crate::config::{FlowConfig, GroupRewinds};
 use crate::lifecycle::{Backoff, Drain};
 
-/// Topics of one cluster copied into another. Delivers each record at least once and in its partition's order; where the target's
-/// brokers remember our producer (they do for records younger than `producer.id.expiration.ms`) a restart repeats none.
+/// Topics of one cluster copied into another, in each partition's order. Each record arrives once, or at least once where the
+/// configuration says so.
 pub struct Flow {
     pub(super) shared: Arc<Shared>,
     pub(super) rules: Rules,
@@ -296,8 +296,9 @@ impl Supervisor {
         self.acls.refresh(&self.shared, &self.rules, &seen, now).await;
         self.retire(&seen);
         self.place(&seen);
+        let doubtful: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.is_in_doubt()).collect();
+        let mut again = seen.changed | !adopt::settle_doubts(&self.shared, &doubtful).await;
         let waiting: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.needs_adoption()).collect();
-        let mut again = seen.changed;
         if !waiting.is_empty() {
             let adopted = self.adoption.adopt(&self.shared, &self.store, &mut self.known, waiting).await;
             if let Err(error) = adopted {

@@ -1,8 +1,8 @@
 //! One partition on its way from source to target: what is fetched, what waits, what is acknowledged.
 //!
 //! A lane never waits and holds no socket: fetchers and appenders ask it what to do next and tell it what came of it. Order is kept
-//! because one batch at most is under way; a batch whose outcome is unknown is sent again byte for byte under the same sequence, so
-//! that a broker that has it says so instead of storing it twice.
+//! because one batch at most is under way; a batch whose outcome is unknown is sent again, byte for byte under the same sequence, only
+//! after the leader said that it remembers the producer and so will tell whether it has the batch.
 
 mod append;
 mod fetch;
@@ -74,6 +74,8 @@ struct State {
     starved: bool,
     pending: Option<Prepared>,
     in_flight: bool,
+    /// What became of `pending` is not known: it stays here until the leader was asked.
+    doubt: bool,
     acked: Progress,
     /// Where the records of what was acknowledged lie.
     offsets: Recorder,
@@ -206,6 +208,7 @@ impl Lane {
             starved: false,
             pending: None,
             in_flight: false,
+            doubt: false,
             acked: Progress::default(),
             offsets: Recorder::new(),
             stored: None,
@@ -273,6 +276,33 @@ impl Lane {
     pub(super) fn needs_adoption(&self) -> bool {
         let state = self.lock();
         !state.adopted && !state.in_flight
+    }
+
+    /// Whether the leader must be asked what became of the batch that was under way.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let state = self.lock();
+        state.adopted && state.doubt && !state.in_flight
+    }
+
+    /// Takes the leader's answer: the sequence of the last record that it remembers of this lane's producer, if any.
+    pub(super) fn answer(&self, last_sequence: Option<i32>) {
+        let mut state = self.lock();
+        if !state.doubt || state.in_flight {
+            return;
+        }
+        state.doubt = false;
+        let first = state.acked.next_sequence;
+        let count = state.pending.as_ref().map_or(0, |pending| u64::from(pending.count.unsigned_abs()));
+        let fits = last_sequence.is_some_and(|last| [first, later(first, count)].contains(&later(last, 1)));
+        if !fits {
+            state.adopted = false;
+            state.rewind();
+        }
+    }
+
+    /// What it must know of configs.
+    pub(super) fn rules(&self) -> batches::Rules {
+        self.lock().rules
     }
 
     /// Whether it was adopted before, so that it knows more than was kept.
@@ -371,6 +401,7 @@ impl State {
         self.queue.clear();
         self.queued_bytes = 0;
         self.pending = None;
+        self.doubt = false;
         self.position = self.acked.next_offset;
         self.generation += 1;
         self.suspect = true;

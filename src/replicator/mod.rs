@@ -9,8 +9,10 @@
 //!
 //! Rules kept here:
 //! * A batch passes as it was fetched, under a new header; what cannot pass is written anew ([`decide::batches`]).
-//! * Of each partition one append at most is under way, so order holds after any failure. An append whose outcome is unknown is
-//!   repeated byte for byte under the same sequence.
+//! * Of each partition one append at most is under way, so order holds after any failure. The sequence of a record is its ordinal
+//!   among those that the flow put into the partition, so a broker appends a batch at its place only.
+//! * Nothing whose outcome is unknown is sent again before the leader was asked; where the leader has forgotten the producer the
+//!   target's own log is read (`recover`).
 //! * Progress tells only of what was acknowledged, and a partition's first progress is written before its first append.
 //! * Nothing is skipped in silence: what the source lost before it was copied becomes an event.
 //! * Groups follow exactly or not at all: what the offset map does not know is said, never guessed ([`decide::offset_map`]).
@@ -29,9 +31,11 @@ mod gone;
 mod groups;
 mod lane;
 mod ledger;
+mod log;
 mod mm2;
 mod offsets;
 mod operate;
+mod recover;
 mod shared;
 mod show;
 mod status;

@@ -22,7 +22,7 @@ use super::status::{
     AclsStatus, Change, FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange,
 };
 use super::topics::Copied;
-use crate::config::{FlowConfig, OnGap, Policies};
+use crate::config::{Delivery, FlowConfig, OnGap, Policies};
 
 /// Connections to each source broker, and to each target broker. Four of each kept a broker busy (more gave nothing on one host).
 pub(super) const SLOTS: u16 = 4;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) source: Arc<dyn Cluster>,
     pub(super) target: Arc<dyn Cluster>,
     pub(super) read_committed: bool,
+    /// Whether nothing is sent whose place at the target is not known.
+    pub(super) exactly_once: bool,
     /// Bytes of fetched answers in memory, of all fetchers.
     pub(super) memory: usize,
     /// Asks the supervisor to look at both clusters now.
@@ -119,6 +121,7 @@ impl Shared {
             source,
             target,
             read_committed: config.read_committed,
+            exactly_once: config.delivery == Delivery::ExactlyOnce,
             memory,
             refresh: Notify::new(),
             stop: CancellationToken::new(),

@@ -176,6 +176,8 @@ pub enum TroubleCode {
     SourceGap,
     /// ACLs cannot follow.
     Acls,
+    /// The target cannot give what `delivery` demands.
+    Delivery,
 }
 
 impl TroubleCode {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ErrorCode;
 use super::super::raw::{Node, Reader, Section};
-use super::super::{ClusterConfig, Deletes, FlowConfig, GroupRewinds, OnGap, OnRecreate, Policies, value};
+use super::super::{ClusterConfig, Deletes, Delivery, FlowConfig, GroupRewinds, OnGap, OnRecreate, Policies, value};
 
 pub(super) const FLOW: &[&str] = &[
     "name",
@@ -20,6 +20,7 @@ pub(super) const FLOW: &[&str] = &[
     "mm2_topics",
     "replication_factor",
     "isolation",
+    "delivery",
     "sync_configs",
     "exclude_configs",
     "pin_configs",
@@ -117,6 +118,15 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         }
         Some(node) => node.word(reader, &["read_committed", "read_uncommitted"]).map(|index| index == 0),
     };
+    let delivery = match section.get("delivery") {
+        None => {
+            reader.default(section.key_path("delivery"), "\"exactly_once\"");
+            Some(Delivery::ExactlyOnce)
+        }
+        Some(node) => node
+            .word(reader, &["exactly_once", "at_least_once"])
+            .map(|index| if index == 0 { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce }),
+    };
     let sync_configs = flag(reader, section, "sync_configs", true);
     let exclude_configs = names(reader, section, "exclude_configs");
     let pin_configs = names(reader, section, "pin_configs");
@@ -159,6 +169,7 @@ fn flow(reader: &mut Reader<'_>, section: &Section<'_>, default_name: Option<&st
         mm2_topics: mm2_topics?,
         replication_factor: replication_factor?,
         read_committed: read_committed?,
+        delivery: delivery?,
         sync_configs: sync_configs?,
         exclude_configs: exclude_configs?,
         pin_configs: pin_configs?,

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod position;
 pub mod progress;
 pub mod select;
+pub mod tail;
 
 /// A topic's id, which a topic of the same name created later does not share; zeros for none.
 pub type TopicId = [u8; 16];

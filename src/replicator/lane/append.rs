@@ -42,7 +42,7 @@ impl Lane {
     /// The next batch for this broker, if there is one to send now. [`Lane::settle`] or [`Lane::append_failed`] must follow.
     pub(in crate::replicator) fn prepare(&self, node: i32, now: Instant) -> Option<PartitionBatch> {
         let mut state = self.lock();
-        if !state.adopted || state.in_flight || state.target_leader != Some(node) {
+        if !state.adopted || state.in_flight || state.doubt || state.target_leader != Some(node) {
             return None;
         }
         if state.append_trouble.after.is_some_and(|after| after > now) {
@@ -63,18 +63,19 @@ impl Lane {
         Some(batch)
     }
 
-    /// The whole request failed; what became of the batch is not known, so it is sent again as it is.
-    pub(in crate::replicator) fn append_failed(&self, error: &ClientError, now: Instant) -> Settled {
+    /// The whole request failed; what became of the batch is not known. With `ask` nothing is sent before the leader was asked.
+    pub(in crate::replicator) fn append_failed(&self, error: &ClientError, ask: bool, now: Instant) -> Settled {
         let mut state = self.lock();
         state.in_flight = false;
+        state.doubt = ask && state.acked.producer_id >= 0 && state.pending.is_some();
         let code = if error.is_authentication() { TroubleCode::Authentication } else { TroubleCode::TargetUnavailable };
         let at = state.append_trouble.note(code, format!("target: {error}"), now);
         state.give_back();
         state.settled(After::Later { at, refresh: true })
     }
 
-    /// Takes the broker's word on the batch.
-    pub(in crate::replicator) fn settle(&self, outcome: &ProduceOutcome, now: Instant) -> Settled {
+    /// Takes the broker's word on the batch. With `ask` nothing is sent after a word that leaves it open before the leader was asked.
+    pub(in crate::replicator) fn settle(&self, outcome: &ProduceOutcome, ask: bool, now: Instant) -> Settled {
         let mut state = self.lock();
         state.in_flight = false;
         let error = outcome.error.filter(|&error| error != KafkaError::DUPLICATE_SEQUENCE_NUMBER);
@@ -87,6 +88,8 @@ impl Lane {
         let said = said.map_or_else(String::new, |said| format!(": {said}"));
         let text = format!("partition {}: the target answered {error}{said}", self.partition);
         let after = state.refused(error, text, now);
+        // What passes by itself may have been written all the same: too few replicas in time, a leader that moved.
+        state.doubt = ask && state.adopted && state.acked.producer_id >= 0 && state.pending.is_some();
         state.settled(after)
     }
 }

@@ -174,12 +174,17 @@ impl Lane {
             state.fetch_trouble.note(TroubleCode::SourceUnavailable, text, now);
             return false;
         }
+        if state.skip > 0 {
+            // Some of the records that the target has are among those that are gone: adoption finds out which.
+            state.adopted = false;
+            if !state.in_flight {
+                state.rewind();
+            }
+            return false;
+        }
         state.position = to.offset;
         state.generation += 1;
         state.suspect = true;
-        // Records that the target has and that were still to be skipped are taken to be among those that are gone.
-        state.acked.next_sequence = super::later(state.acked.next_sequence, state.skip);
-        state.skip = 0;
         state.advance(to.offset);
         true
     }
