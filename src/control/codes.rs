@@ -313,6 +313,12 @@ codes! {
         cause: "the target does not let linkspan read the copies, or write under a producer id",
         fix: "allow Read on the target topics and IdempotentWrite on the target cluster, or set delivery = \"at_least_once\""
     }
+    FLOW_PRODUCERS = 409 {
+        "whose records the source holds is known",
+        meaning: "The source's registry of producers, the topic __linkspan-producers, is gone, is another one, or cannot be read. Without it records that came from here could not be told from the source's own, and would come back; so the flow copies nothing.",
+        cause: "the topic was deleted at the source, or the source does not let linkspan read it",
+        fix: "allow Describe and Read on __linkspan-producers at the source; for a topic that was deleted see \"Both ways at once\" in docs/reference/configuration.md"
+    }
     GROUPS_FOLLOW = 420 {
         "consumer groups follow",
         meaning: "A consumer group of the source does not follow at the target: after a switch it would not go on where it was.",

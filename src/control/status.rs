@@ -369,6 +369,18 @@ pub struct FlowSection {
     pub bytes_total: u64,
     /// Bytes a second, over the last seconds.
     pub bytes_per_second: f64,
+    /// What is promised of each record: `exactly_once` or `at_least_once`.
+    #[serde(default)]
+    pub delivery: String,
+    /// How the target tells what it has: `asked`, `read` or `refused`; `None` until it was asked.
+    #[serde(default)]
+    pub guarantee: Option<String>,
+    /// Records that came from the target and so were not sent back, since the start.
+    #[serde(default)]
+    pub looped_records: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub looped_bytes: u64,
     /// The topics, by name.
     pub topics: Vec<TopicSection>,
     /// What happened and what was changed, the oldest first; the newest 200.
@@ -442,6 +454,30 @@ pub struct TopicSection {
     pub records: u64,
     /// Bytes copied since the start.
     pub bytes: u64,
+    /// The partitions, by number.
+    #[serde(default)]
+    pub each: Vec<PartitionSection>,
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionSection {
+    /// Its number.
+    pub partition: i32,
+    /// `RUNNING`, `CATCHING_UP`, `PAUSED` or `FAILED`.
+    pub state: String,
+    /// Why it is not running: a code and what was seen.
+    pub reason: Option<String>,
+    /// Records not yet in the target.
+    pub lag_records: u64,
+    /// Age of the newest copied record where records wait, in seconds.
+    pub behind_seconds: u64,
+    /// Records copied since the start.
+    pub records: u64,
+    /// Records that came from the target and so were not sent back.
+    pub looped_records: u64,
+    /// What keeps it exactly once after a failure: `sequence` or `log`.
+    pub guard: String,
 }
 
 /// What becomes of a topic.

@@ -13,12 +13,13 @@ use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
     self, CarrierSection, Code, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
-    ListenerSection, PathSection, ProxyMode, ProxySection, Status, StatusSource, StreamSection, TopicSection,
-    TunnelSection,
+    ListenerSection, PartitionSection, PathSection, ProxyMode, ProxySection, Status, StatusSource, StreamSection,
+    TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
 use crate::replicator::{
-    FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, TopicState, TopicStatus, TroubleCode,
+    FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, PartitionStatus, TopicState, TopicStatus,
+    TroubleCode,
 };
 use crate::tunnel::endpoint::{Endpoint, TunnelState};
 use crate::tunnel::exit::ExitStatusReader;
@@ -277,6 +278,10 @@ fn flow(seen: &FlowStatus) -> FlowSection {
         records_total: seen.records,
         bytes_total: seen.bytes,
         bytes_per_second: seen.bytes_per_second,
+        delivery: if seen.exactly_once { "exactly_once" } else { "at_least_once" }.to_owned(),
+        guarantee: seen.guarantee.map(|guarantee| guarantee.word().to_owned()),
+        looped_records: seen.looped.records,
+        looped_bytes: seen.looped.bytes,
         topics,
         events: events(seen),
         paused: seen.paused,
@@ -350,5 +355,19 @@ fn topic(seen: &TopicStatus) -> TopicSection {
         lag_records: Some(seen.lag_records),
         records: seen.records,
         bytes: seen.bytes,
+        each: seen.each.iter().map(partition).collect(),
+    }
+}
+
+fn partition(seen: &PartitionStatus) -> PartitionSection {
+    PartitionSection {
+        partition: seen.partition,
+        state: seen.state.word().to_owned(),
+        reason: seen.reason.as_ref().map(|reason| format!("{} {}", verdict::code(reason.code), reason.text)),
+        lag_records: seen.lag_records,
+        behind_seconds: seen.behind_seconds,
+        records: seen.records,
+        looped_records: seen.looped_records,
+        guard: seen.guard.word().to_owned(),
     }
 }

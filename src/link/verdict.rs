@@ -82,7 +82,9 @@ fn tunnel_code(error: &str) -> Code {
 }
 
 fn flow_reasons(flow: &FlowStatus, reasons: &mut Vec<Problem>) {
-    if flow.state == FlowState::Paused {
+    if let Some(reason) = &flow.halted {
+        reasons.push(Problem::new(code(reason.code), format!("flow {}: {}", flow.flow, reason.text)));
+    } else if flow.state == FlowState::Paused {
         let what = flow.last_error.as_ref().map_or("it waits", |error| error.text.as_str());
         let source = flow
             .topics
@@ -140,6 +142,7 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::SourceGap => Code::GAP_STOPS,
         TroubleCode::Paused => Code::OPERATOR_PAUSED,
         TroubleCode::Acls => Code::ACLS_FOLLOW,
+        TroubleCode::Registry => Code::FLOW_PRODUCERS,
         TroubleCode::Delivery => Code::FLOW_DELIVERY,
         _ => Code::TOPIC_COPIES,
     }

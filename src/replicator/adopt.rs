@@ -3,17 +3,21 @@
 //! The sequence of a record is its ordinal among those that the flow's producer id put into the partition. So what the leader
 //! remembers, less what progress says, is the number of records that were written after the progress was: they are skipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::Instant;
 
 use futures_util::StreamExt as _;
 
 use super::cluster::ProducerState;
+use super::compacted::TopicError;
 use super::decide::position::{self, SourceLog};
 use super::decide::progress::Progress;
-use super::lane::{Adopted, Lane, later};
+use super::lane::{Adopted, Doubt, Lane, later};
 use super::recover::{self, Question};
+use super::registry::Register;
 use super::shared::{LaneKey, Shared, now_ms};
 use super::status::{Happened, TargetEvent, TroubleCode};
 use super::store::{Known, Store};
@@ -24,6 +28,8 @@ use crate::net::BoxFuture;
 /// Adopts lanes.
 #[derive(Default)]
 pub(super) struct Adoption {
+    /// Where producer ids are written down before they are used; `None` before both clusters said who they are.
+    register: Option<Register>,
     /// The producer id for partitions that have none, of this run.
     writer: Option<(i64, i16)>,
 }
@@ -37,6 +43,16 @@ const QUESTIONS: usize = 32;
 const AT_ONCE: usize = 1_000;
 
 impl Adoption {
+    /// Both clusters have said who they are.
+    pub(super) fn register(&mut self, register: Register) {
+        self.register = Some(register);
+    }
+
+    /// Whether they have.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.register.is_some()
+    }
+
     /// Tells each lane that needs it where to begin; those that cannot be told now are left for the next call.
     ///
     /// `known` is what was read at the start; it is kept up to date here.
@@ -61,7 +77,14 @@ impl Adoption {
         lanes: &[Arc<Lane>],
     ) -> Result<(), ClientError> {
         let logs = bounds(shared, lanes).await?;
-        let mut begun = Vec::new();
+        // Whoever wrote what is before these ends is known from here on.
+        if let Err(error) = shared.registry.refresh(&BTreeSet::new()).await {
+            shared.complain("producers", &error.to_string());
+            shared.refresh.notify_one();
+            return Ok(());
+        }
+        // Progress of a writer that goes on is written with the map of its records, later.
+        let (mut begun, mut first) = (Vec::new(), Vec::new());
         let asked = lanes.iter().zip(logs).filter_map(|(lane, log)| Some((Arc::clone(lane), log?)));
         let priors: Vec<_> = asked.map(|(lane, log)| (prior(shared, known, &lane), lane, log)).collect();
         let remembered = remembered(shared, &priors).await;
@@ -77,6 +100,12 @@ impl Adoption {
                 Writer::OfRun => self.fresh(shared, &mut begin.progress, false).await?,
                 Writer::New => self.fresh(shared, &mut begin.progress, true).await?,
             }
+            if let Err(error) = self.written_down(begin.progress.producer_id).await {
+                // Unregistered records would be taken for this cluster's own, and sent back.
+                shared.complain("producers", &error.to_string());
+                shared.refresh.notify_one();
+                continue;
+            }
             if shared.exactly_once && begin.progress.producer_id < 0 {
                 begin.lane.note(TroubleCode::Delivery, NO_PRODUCER.to_owned(), Instant::now());
                 continue;
@@ -86,10 +115,12 @@ impl Adoption {
             }
             (begin.progress.source_topic_id, begin.progress.target_topic_id) = begin.lane.ids();
             let (progress, skip, source_end) = (begin.progress, begin.skip, begin.source_end);
+            if begin.writer != Writer::Same {
+                first.push((Arc::clone(&begin.lane), progress));
+            }
             begun.push((begin.lane, Adopted { progress, skip, source_end }));
         }
         drop(looks);
-        let first: Vec<_> = begun.iter().map(|(lane, adopted)| (Arc::clone(lane), adopted.progress)).collect();
         if let Err(error) = store.begin(&first).await {
             shared.complain("progress", &error.to_string());
             shared.refresh.notify_one();
@@ -104,6 +135,14 @@ impl Adoption {
             shared.wake(&lane);
         }
         Ok(())
+    }
+
+    /// Registers a producer id, which then may be used.
+    async fn written_down(&self, producer_id: i64) -> Result<(), TopicError> {
+        match &self.register {
+            Some(register) if producer_id >= 0 => register.write(producer_id).await,
+            _ => Ok(()),
+        }
     }
 
     /// Gives a lane a producer id that has written nothing there: that of this run, or a new one.
@@ -125,6 +164,8 @@ impl Adoption {
     }
 }
 
+/// How long an append may be on its way after its connection is gone, where the leader would not know it again.
+pub(super) const SETTLE: Duration = Duration::from_secs(10);
 /// Why a copy cannot be exactly once without a producer id.
 const NO_PRODUCER: &str = "the target gives no producer id, without which no append is made at its place alone; set \
                            delivery = \"at_least_once\", or allow IdempotentWrite";
@@ -190,6 +231,12 @@ async fn look_back(
     // What was copied of a topic that is gone, or of an end that is, is not looked for in what is there.
     let matches = gap || start.event.is_none();
     let inexact = matches && (lane.rules().compacted || gap || writer == Writer::New);
+    if ahead.is_none() && shared.exactly_once && shared.since.elapsed() < SETTLE {
+        let text = format!("partition {}: appends of the run before are given time to land", lane.partition);
+        lane.note(TroubleCode::Beginning, text, Instant::now());
+        shared.refresh.notify_one();
+        return None;
+    }
     let mut next_offset = None;
     if shared.exactly_once && (ahead.is_none() || (ahead > Some(0) && inexact)) {
         let before = progress;
@@ -204,7 +251,7 @@ async fn look_back(
             Err(error) => {
                 let text = format!("partition {}: looking for its copy's end: {error}", lane.partition);
                 shared.complain(&format!("topic {}", lane.source), &text);
-                lane.note(TroubleCode::Sequence, text, Instant::now());
+                lane.note(TroubleCode::TargetUnavailable, text, Instant::now());
                 shared.refresh.notify_one();
                 return None;
             }
@@ -357,10 +404,18 @@ fn ask<'a>(shared: &'a Shared, lane: &'a Arc<Lane>) -> BoxFuture<'a, Option<Memo
 ///
 /// A leader that remembers our producer tells written and unwritten batches apart itself when they come again; a lane whose leader
 /// does not is adopted again, which reads the log.
-pub(super) async fn settle_doubts(shared: &Shared, lanes: &[Arc<Lane>]) -> bool {
+pub(super) async fn settle_doubts(shared: &Shared) -> bool {
+    let (memory, now, now_ms) = (shared.producer_memory_ms.load(Ordering::Relaxed), Instant::now(), now_ms());
+    let mut waits = false;
+    let lanes = shared.lanes().into_values().filter(|lane| {
+        let doubt = lane.is_in_doubt(lane.guard(memory, now, now_ms), SETTLE, now);
+        waits |= doubt == Doubt::Wait;
+        doubt == Doubt::Ask
+    });
+    let lanes: Vec<_> = lanes.collect();
     let questions: Vec<_> = lanes.iter().map(|lane| async move { (lane, ask(shared, lane).await) }).collect();
     let mut answers = futures_util::stream::iter(questions).buffer_unordered(QUESTIONS);
-    let mut all = true;
+    let mut all = !waits;
     while let Some((lane, answer)) = answers.next().await {
         let Some((_, memory)) = answer else {
             all = false;

@@ -111,7 +111,7 @@ impl AppendDesk {
                     Some(outcome) => {
                         let settled = lane.settle(outcome, shared.exactly_once, now);
                         if outcome.error.is_some()
-                            && let Some(reason) = lane.status().reason
+                            && let Some(reason) = lane.reason()
                         {
                             shared.complain(&format!("topic {}", lane.source), &reason.text);
                         }

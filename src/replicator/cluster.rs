@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
-use kafka_protocol::messages::{ApiKey, DescribeProducersRequest, InitProducerIdRequest};
+use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeProducersRequest, InitProducerIdRequest};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{
@@ -34,6 +35,8 @@ pub struct ProducerState {
 pub trait Cluster: Send + Sync + 'static {
     /// The operator's name of it.
     fn name(&self) -> &str;
+    /// How long its brokers remember a producer, in ms: `producer.id.expiration.ms`; `None` where they do not say.
+    fn producer_memory_ms(&self) -> Answer<'_, Option<i64>>;
     /// Topics by name, or all.
     fn topics(&self, names: Option<Vec<String>>) -> Answer<'_, Vec<TopicView>>;
     /// Configs of topics, defaults included.
@@ -78,12 +81,34 @@ pub trait Cluster: Send + Sync + 'static {
 const APPEND_SLOTS: u16 = 100;
 /// How long a broker may wait for its in-sync replicas, in ms. Kafka's own `request.timeout.ms` default.
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
+/// Kafka's number of brokers among config resources.
+const BROKER_RESOURCE: i8 = 4;
+/// The broker's config.
+const PRODUCER_MEMORY: &str = "producer.id.expiration.ms";
 /// Deadline of the small questions asked here.
 const QUESTION: Duration = Duration::from_secs(30);
 
 impl Cluster for ClusterClient {
     fn name(&self) -> &str {
         Self::name(self)
+    }
+
+    fn producer_memory_ms(&self) -> Answer<'_, Option<i64>> {
+        Box::pin(async move {
+            const API: ApiKey = ApiKey::DescribeConfigs;
+            let connection = self.any_connection().await?;
+            let version = connection.version(API).ok_or_else(|| unsupported(&connection, API))?;
+            let broker = DescribeConfigsResource::default()
+                .with_resource_type(BROKER_RESOURCE)
+                .with_resource_name(StrBytes::from_string(connection.node_id().to_string()))
+                .with_configuration_keys(Some(vec![StrBytes::from_static_str(PRODUCER_MEMORY)]));
+            let request = DescribeConfigsRequest::default().with_resources(vec![broker]);
+            let answer = connection.call(request, version, QUESTION).await?;
+            let configs = answer.results.iter().flat_map(|result| &result.configs);
+            let value =
+                configs.filter(|config| config.name.as_str() == PRODUCER_MEMORY).find_map(|one| one.value.clone());
+            Ok(value.and_then(|value| value.parse().ok()))
+        })
     }
 
     fn topics(&self, names: Option<Vec<String>>) -> Answer<'_, Vec<TopicView>> {

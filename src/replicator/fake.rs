@@ -417,6 +417,10 @@ impl Cluster for Fake {
         self.name
     }
 
+    fn producer_memory_ms(&self) -> Answer<'_, Option<i64>> {
+        Box::pin(async move { self.fail(|_| Some(86_400_000)) })
+    }
+
     fn topics(&self, names: Option<Vec<String>>) -> Answer<'_, Vec<TopicView>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;

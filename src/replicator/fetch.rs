@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::budget::Budget;
+use super::budget::{Budget, Hold};
 use super::decide::position::{self, SourceLog};
 use super::lane::{Asked, Lane, Taken, Want};
 use super::shared::Shared;
-use super::status::Happened;
+use super::status::{Happened, TroubleCode};
 use crate::client::{ClientError, FetchPartition, FetchRequest, FetchedPartition, Isolation, Position};
+use crate::kafka::batch::split;
 
 /// The lanes that one fetcher looks after: those whose source leader is its broker and whose slot is its.
 #[derive(Debug)]
@@ -147,26 +148,52 @@ impl FetchDesk {
         answers: Vec<FetchedPartition>,
         now: Instant,
     ) {
+        let batches = answers.iter().filter(|answer| answer.error.is_none());
+        let batches = batches.flat_map(|answer| split(answer.records.clone())).filter_map(Result::ok);
+        let met = shared.registry.unknown(batches);
+        if !met.is_empty()
+            && let Err(error) = shared.registry.refresh(&met).await
+        {
+            let code = if error.is_lost() { TroubleCode::Registry } else { TroubleCode::SourceUnavailable };
+            let text = format!("whose records these are cannot be told: {error}");
+            shared.complain("producers", &text);
+            let now = Instant::now();
+            asked.iter().for_each(|(lane, _)| lane.leave(code, text.clone(), now));
+            return shared.refresh.notify_one();
+        }
         let bytes = answers.iter().map(|answer| answer.records.len()).sum();
         let hold = self.budget.hold(bytes);
-        let mut outside = Vec::new();
-        for ((lane, one), answer) in asked.into_iter().zip(answers) {
-            let failed = answer.error;
-            match lane.take(one, answer, shared.read_committed, &hold, now) {
-                Taken::Queued => shared.list(&lane),
-                Taken::Nothing => {}
-                Taken::OutOfRange(offset) => outside.push((Arc::clone(&lane), offset)),
-                Taken::Moved => shared.refresh.notify_one(),
-            }
-            if let (Some(_), Some(reason)) = (failed, lane.status().reason) {
-                shared.complain(&format!("topic {}", lane.source), &reason.text);
-            }
-        }
+        let outside = give(shared, asked, answers, &hold, now);
         drop(hold);
         for (lane, offset) in outside {
             jump(shared, &lane, offset).await;
         }
     }
+}
+
+/// Gives each lane its answer; those whose offset is outside the source's log are left over.
+fn give(
+    shared: &Arc<Shared>,
+    asked: Vec<(Arc<Lane>, Asked)>,
+    answers: Vec<FetchedPartition>,
+    hold: &Arc<Hold>,
+    now: Instant,
+) -> Vec<(Arc<Lane>, i64)> {
+    let mut outside = Vec::new();
+    let known = shared.registry.known();
+    for ((lane, one), answer) in asked.into_iter().zip(answers) {
+        let failed = answer.error;
+        match lane.take(one, answer, (shared.read_committed, &known), hold, now) {
+            Taken::Queued => shared.list(&lane),
+            Taken::Nothing => {}
+            Taken::OutOfRange(offset) => outside.push((Arc::clone(&lane), offset)),
+            Taken::Moved => shared.refresh.notify_one(),
+        }
+        if let (Some(_), Some(reason)) = (failed, lane.reason()) {
+            shared.complain(&format!("topic {}", lane.source), &reason.text);
+        }
+    }
+    outside
 }
 
 /// Asks where the source's log begins and ends, and goes on from there. What was lost is told.

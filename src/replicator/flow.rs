@@ -1,7 +1,8 @@
 //! One flow: from its configuration to tasks, and back to what is shown.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +18,8 @@ use super::decide::groups::{GroupSelection, Rewinds};
 use super::decide::naming::{Naming, NamingError};
 use super::decide::plan::Rules;
 use super::decide::position;
+use super::decide::progress;
+use super::decide::provenance::{self, Entry};
 use super::decide::select::{Patterns, SelectError, Selection};
 use super::fetch::FetchDesk;
 use super::gone::{self, Dying};
@@ -24,11 +27,12 @@ use super::groups::Groups;
 use super::lane::Lane;
 use super::mm2::Mm2;
 use super::offsets::Offsets;
+use super::registry::{Register, RegistryError};
 use super::shared::{LaneKey, SLOTS, Shared, TopicEntry, now_ms};
-use super::status::{FlowState, FlowStatus, Reason, TroubleCode};
+use super::status::{FlowState, FlowStatus, Guarantee, Reason, TroubleCode};
 use super::store::{Known, Store};
 use super::topics::{Copied, Seen, Topics};
-use crate::client::{ClientError, ClusterClient};
+use crate::client::{ClientError, ClusterClient, TopicId};
 use crate::config::{FlowConfig, GroupRewinds};
 use crate::lifecycle::{Backoff, Drain};
 
@@ -164,6 +168,7 @@ impl Flow {
                 shared: Arc::clone(&shared),
                 store,
                 offsets,
+                replication_factor,
                 rules,
                 known,
                 topics,
@@ -211,6 +216,7 @@ struct Supervisor {
     shared: Arc<Shared>,
     store: Arc<Store>,
     offsets: Arc<Offsets>,
+    replication_factor: Option<i16>,
     rules: Rules,
     known: Known,
     topics: Topics,
@@ -232,7 +238,9 @@ impl Supervisor {
                 result = self.look() => match result {
                     Ok(changed) => {
                         backoff.reset();
-                        self.shared.board().state = FlowState::Active;
+                        let mut board = self.shared.board();
+                        board.state = if board.halted.is_some() { FlowState::Paused } else { FlowState::Active };
+                        drop(board);
                         if changed { LEAST_REFRESH } else { refresh }
                     }
                     Err((code, error)) => {
@@ -296,8 +304,13 @@ impl Supervisor {
         self.acls.refresh(&self.shared, &self.rules, &seen, now).await;
         self.retire(&seen);
         self.place(&seen);
-        let doubtful: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.is_in_doubt()).collect();
-        let mut again = seen.changed | !adopt::settle_doubts(&self.shared, &doubtful).await;
+        if let Err(error) = self.know_producers(&seen).await? {
+            self.halt(&error);
+            self.show(&seen, &dying);
+            return Ok(false);
+        }
+        self.shared.board().halted = None;
+        let mut again = seen.changed | !adopt::settle_doubts(&self.shared).await;
         let waiting: Vec<_> = self.shared.lanes().into_values().filter(|lane| lane.needs_adoption()).collect();
         if !waiting.is_empty() {
             let adopted = self.adoption.adopt(&self.shared, &self.store, &mut self.known, waiting).await;
@@ -309,6 +322,71 @@ impl Supervisor {
         self.shared.set_copied(copied_topics(&self.known));
         self.show(&seen, &dying);
         Ok(again)
+    }
+
+    /// Learns who both clusters are and whose the source's producers are. The inner error is one that stops everything.
+    async fn know_producers(&mut self, seen: &Seen) -> Result<Result<(), RegistryError>, (TroubleCode, ClientError)> {
+        let at_source = |error| (TroubleCode::SourceUnavailable, error);
+        let registry = &self.shared.registry;
+        let first = !self.adoption.is_ready();
+        if first {
+            // Where brokers keep none the operator's name stands for it.
+            let id = |cluster: &dyn Cluster| cluster.cluster_id().unwrap_or_else(|| cluster.name().to_owned());
+            let (origin, target) = (id(&*self.shared.source), id(&*self.shared.target));
+            let seen = Some(TopicId(self.store.registry())).filter(|id| id.is_some());
+            registry.begin(target, seen).await;
+            let entry = Entry { origin, flow: self.shared.name.clone() };
+            self.adoption.register(Register::new(&self.shared.target, entry, self.replication_factor));
+            self.probe().await;
+        }
+        let read = async {
+            if registry.look(seen.source.get(provenance::TOPIC)).await? || first {
+                registry.refresh(&BTreeSet::new()).await?;
+            }
+            Ok(registry.id().await)
+        };
+        match read.await {
+            Ok(id) => {
+                let id = id.map_or_else(Default::default, |id| id.0);
+                if id != self.store.registry()
+                    && let Err(error) = self.store.remember_registry(id).await
+                {
+                    self.shared.complain("progress", &error.to_string());
+                }
+                Ok(Ok(()))
+            }
+            Err(RegistryError::Client(error)) => Err(at_source(error)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Asks once what the target can tell of what it has.
+    async fn probe(&self) {
+        if let Ok(Some(memory)) = self.shared.target.producer_memory_ms().await {
+            self.shared.producer_memory_ms.store(memory, Ordering::Relaxed);
+        }
+        let topics = self.shared.target.topics(Some(vec![progress::TOPIC.to_owned()])).await.unwrap_or_default();
+        let Some(leader) = topics.first().and_then(|topic| topic.partitions.first()?.leader) else { return };
+        let guarantee = match self.shared.target.producers(leader, progress::TOPIC.to_owned(), 0).await {
+            Ok(_) => Guarantee::Asked,
+            Err(ClientError::Unsupported { .. }) => Guarantee::Read,
+            Err(error) if error.is_retriable() => return,
+            Err(_) => Guarantee::Refused,
+        };
+        tracing::info!(flow = %self.shared.name, ?guarantee, "the target was asked what it can tell of its copies");
+        self.shared.board().guarantee = Some(guarantee);
+    }
+
+    /// Stops all copying: it would be on a guess.
+    fn halt(&self, error: &RegistryError) {
+        let reason = Reason { code: TroubleCode::Registry, text: error.to_string() };
+        self.shared.complain("producers", &reason.text);
+        let now = Instant::now();
+        for lane in self.shared.lanes().into_values() {
+            lane.stop();
+            lane.note(reason.code, reason.text.clone(), now);
+        }
+        self.shared.board().halted = Some(reason);
     }
 
     /// Takes out lanes whose topic is not copied any more.

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use bytes::Bytes;
 
 use super::budget::Hold;
+use super::decide::guard::{self, Guard};
 use super::decide::offset_map::{Recorder, Runs};
 use super::decide::progress::Progress;
 use super::decide::{TopicId, batches};
@@ -83,9 +84,24 @@ struct State {
     stored: Option<(i64, i64, i32)>,
     /// Newest time in the last acknowledged batch.
     acked_time: i64,
+    /// When it was acknowledged.
+    acked_at: Option<Instant>,
+    /// Since when the outcome of `pending` is not known.
+    doubted: Option<Instant>,
     fetch_trouble: Trouble,
     append_trouble: Trouble,
     counts: Counts,
+}
+
+/// Whether an outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// None is.
+    None,
+    /// It may still change by itself.
+    Wait,
+    /// The leader is to be asked.
+    Ask,
 }
 
 /// What a lane did since the start of the process.
@@ -94,6 +110,10 @@ pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) rewritten: u64,
+    /// Batches, their records and bytes, that came from the target and so stay here.
+    pub(super) looped: u64,
+    pub(super) looped_records: u64,
+    pub(super) looped_bytes: u64,
 }
 
 /// A batch that waits: of magic 2, dense, within the target's size.
@@ -181,6 +201,7 @@ pub(super) struct LaneStatus {
     pub(super) counts: Counts,
     pub(super) lag: u64,
     pub(super) acked_time: i64,
+    pub(super) guard: Guard,
     pub(super) reason: Option<Reason>,
 }
 
@@ -213,6 +234,8 @@ impl Lane {
             offsets: Recorder::new(),
             stored: None,
             acked_time: -1,
+            acked_at: None,
+            doubted: None,
             fetch_trouble: Trouble::new(),
             append_trouble: Trouble::new(),
             counts: Counts::default(),
@@ -278,10 +301,20 @@ impl Lane {
         !state.adopted && !state.in_flight
     }
 
-    /// Whether the leader must be asked what became of the batch that was under way.
-    pub(super) fn is_in_doubt(&self) -> bool {
+    /// Whether the leader must be asked what became of the batch that was under way. Where it may have forgotten the producer, an append
+    /// that is still on its way is given `settle` to land.
+    pub(super) fn is_in_doubt(&self, guard: Guard, settle: Duration, now: Instant) -> Doubt {
         let state = self.lock();
-        state.adopted && state.doubt && !state.in_flight
+        if !state.adopted || !state.doubt || state.in_flight {
+            return Doubt::None;
+        }
+        let landed = state.doubted.is_none_or(|since| now.duration_since(since) >= settle);
+        if guard == Guard::Sequence || landed { Doubt::Ask } else { Doubt::Wait }
+    }
+
+    /// What keeps it exactly once after a failure.
+    pub(super) fn guard(&self, memory_ms: i64, now: Instant, now_ms: i64) -> Guard {
+        self.lock().guard(memory_ms, now, now_ms)
     }
 
     /// Takes the leader's answer: the sequence of the last record that it remembers of this lane's producer, if any.
@@ -291,6 +324,7 @@ impl Lane {
             return;
         }
         state.doubt = false;
+        state.doubted = None;
         let first = state.acked.next_sequence;
         let count = state.pending.as_ref().map_or(0, |pending| u64::from(pending.count.unsigned_abs()));
         let fits = last_sequence.is_some_and(|last| [first, later(first, count)].contains(&later(last, 1)));
@@ -370,14 +404,25 @@ impl Lane {
         self.lock().stored = Some(mark(progress));
     }
 
+    /// What it did.
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// What stands in its way, if anything does.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        self.lock().reason()
+    }
+
     /// What it shows.
-    pub(super) fn status(&self) -> LaneStatus {
+    pub(super) fn status(&self, memory_ms: i64, now: Instant, now_ms: i64) -> LaneStatus {
         let state = self.lock();
         let lag = if state.adopted { state.source_end.saturating_sub(state.acked.next_offset) } else { 0 };
         LaneStatus {
             counts: state.counts,
             lag: u64::try_from(lag).unwrap_or(0),
             acked_time: state.acked_time,
+            guard: state.guard(memory_ms, now, now_ms),
             reason: state.reason(),
         }
     }
@@ -389,6 +434,14 @@ const fn mark(progress: &Progress) -> (i64, i64, i32) {
 }
 
 impl State {
+    fn guard(&self, memory_ms: i64, now: Instant, now_ms: i64) -> Guard {
+        // Before this run's first append: nothing was written, or it was before progress was last written.
+        let before = if self.acked.next_sequence == 0 { now_ms } else { self.acked.written_at };
+        let Some(at) = self.acked_at else { return guard::needed(before, now_ms, memory_ms) };
+        let appended = now_ms - i64::try_from(now.duration_since(at).as_millis()).unwrap_or(i64::MAX);
+        guard::needed(guard::counted_from(self.acked_time, appended, self.rules.target_stamps), now_ms, memory_ms)
+    }
+
     /// What stands in its way, if anything does.
     fn reason(&self) -> Option<Reason> {
         let told = self.append_trouble.reason.clone().or_else(|| self.fetch_trouble.reason.clone());
@@ -402,6 +455,7 @@ impl State {
         self.queued_bytes = 0;
         self.pending = None;
         self.doubt = false;
+        self.doubted = None;
         self.position = self.acked.next_offset;
         self.generation += 1;
         self.suspect = true;

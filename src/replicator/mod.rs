@@ -13,6 +13,8 @@
 //!   among those that the flow put into the partition, so a broker appends a batch at its place only.
 //! * Nothing whose outcome is unknown is sent again before the leader was asked; where the leader has forgotten the producer the
 //!   target's own log is read (`recover`).
+//! * A producer id stands in the target's registry before it writes; batches of producers that stand in the source's for data of
+//!   the target stay behind. Where that cannot be told nothing is copied.
 //! * Progress tells only of what was acknowledged, and a partition's first progress is written before its first append.
 //! * Nothing is skipped in silence: what the source lost before it was copied becomes an event.
 //! * Groups follow exactly or not at all: what the offset map does not know is said, never guessed ([`decide::offset_map`]).
@@ -36,6 +38,7 @@ mod mm2;
 mod offsets;
 mod operate;
 mod recover;
+mod registry;
 mod shared;
 mod show;
 mod status;
@@ -53,7 +56,8 @@ pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
 pub use groups::board::{GroupEvent, GroupState, GroupStatus};
 pub use operate::{OperateError, Preview};
 pub use status::{
-    AclsStatus, Change, FlowState, FlowStatus, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TargetEvent,
-    TopicChange, TopicState, TopicStatus, TroubleCode,
+    AclsStatus, CATCHING_UP, Change, FlowState, FlowStatus, Guarantee, Happened, LastError, Looped, MOST_EVENTS,
+    PartitionEvent, PartitionState, PartitionStatus, Reason, TargetEvent, TopicChange, TopicState, TopicStatus,
+    TroubleCode,
 };
 pub use verify::{Compared, Cursor};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::decide::batches::{self, Choice, Rules};
 use super::decide::position::{SourceLog, Start};
 use super::decide::progress::Progress;
+use super::decide::provenance::Origin;
 use super::decide::tail::{Survivors, Tail, next_offset};
 use super::lane::Lane;
 use super::log::{At, LogError};
@@ -91,7 +92,9 @@ pub(super) async fn recover(
     let begin = question.start.offset;
     let take = |batch: &_, aborted: &mut _| {
         let choice = batches::choose(batch, begin, false, &Rules::default(), aborted)?;
-        survivors.take(batch, !matches!(choice, Choice::Drop(_)), !rules.target_stamps)
+        let producer_id = batch.header().map_or(-1, |header| header.producer_id);
+        let looped = shared.registry.known().origin(producer_id) == Origin::Target;
+        survivors.take(batch, !looped && !matches!(choice, Choice::Drop(_)), !rules.target_stamps)
     };
     origin.read(&*shared.source, SLOT, isolation, (begin, question.log.end), take).await?;
     let next = next_offset(&tail, &survivors, rules.compacted).max(begin);

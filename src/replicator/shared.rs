@@ -1,7 +1,7 @@
 //! What the tasks of one flow share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,8 +18,9 @@ use super::fetch::FetchDesk;
 use super::groups::board::GroupBoard;
 use super::lane::Lane;
 use super::ledger::{Ledger, Pauses};
+use super::registry::Registry;
 use super::status::{
-    AclsStatus, Change, FlowState, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange,
+    AclsStatus, Change, FlowState, Guarantee, Happened, LastError, MOST_EVENTS, PartitionEvent, Reason, TopicChange,
 };
 use super::topics::Copied;
 use crate::config::{Delivery, FlowConfig, OnGap, Policies};
@@ -39,6 +40,12 @@ pub(super) struct Shared {
     pub(super) read_committed: bool,
     /// Whether nothing is sent whose place at the target is not known.
     pub(super) exactly_once: bool,
+    /// Whose the source's producers are.
+    pub(super) registry: Registry,
+    /// How long the target's leaders remember a producer, in ms; Kafka's default until they say.
+    pub(super) producer_memory_ms: AtomicI64,
+    /// When this run began.
+    pub(super) since: Instant,
     /// Bytes of fetched answers in memory, of all fetchers.
     pub(super) memory: usize,
     /// Asks the supervisor to look at both clusters now.
@@ -77,6 +84,10 @@ pub(super) struct TopicEntry {
 #[derive(Debug)]
 pub(super) struct Board {
     pub(super) state: FlowState,
+    /// Why nothing at all is copied, where somebody must do something about it.
+    pub(super) halted: Option<Reason>,
+    /// How the target tells what it has.
+    pub(super) guarantee: Option<Guarantee>,
     pub(super) topics: BTreeMap<String, TopicEntry>,
     pub(super) last_error: Option<LastError>,
     pub(super) last_progress_ms: Option<i64>,
@@ -104,9 +115,12 @@ impl Shared {
     pub(super) fn new(config: &FlowConfig, source: Arc<dyn Cluster>, target: Arc<dyn Cluster>, memory: usize) -> Self {
         let (name, policies) = (config.name.clone(), config.policies.clone());
         let acls = config.sync_acls.then(|| AclRules { principals: config.principals.clone() });
+        let registry = Registry::new(Arc::clone(&source));
         let ledger = Ledger::new(&name, source.name(), Arc::clone(&target), config.replication_factor);
         let board = Board {
             state: FlowState::Starting,
+            halted: None,
+            guarantee: None,
             topics: BTreeMap::new(),
             last_error: None,
             last_progress_ms: None,
@@ -122,6 +136,9 @@ impl Shared {
             target,
             read_committed: config.read_committed,
             exactly_once: config.delivery == Delivery::ExactlyOnce,
+            registry,
+            producer_memory_ms: AtomicI64::new(86_400_000),
+            since: Instant::now(),
             memory,
             refresh: Notify::new(),
             stop: CancellationToken::new(),
@@ -176,11 +193,14 @@ impl Shared {
             if let Some(map) = lane.offset_map() {
                 lock(&self.maps).insert(key.clone(), map);
             }
-            let counts = lane.status().counts;
+            let counts = lane.counts();
             let past = &mut self.board().past;
             past.records += counts.records;
             past.bytes += counts.bytes;
             past.rewritten += counts.rewritten;
+            past.looped += counts.looped;
+            past.looped_records += counts.looped_records;
+            past.looped_bytes += counts.looped_bytes;
         }
     }
 

@@ -1,20 +1,29 @@
 //! From lanes and the board to what is shown.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lane::{Counts, LaneStatus};
 use super::shared::{Shared, now_ms};
-use super::status::{FlowState, FlowStatus, Reason, TopicState, TopicStatus, TroubleCode};
+use super::status::{
+    CATCHING_UP, FlowState, FlowStatus, Looped, PartitionState, PartitionStatus, Reason, TopicState, TopicStatus,
+    TroubleCode,
+};
 
 /// Rates are over this time.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// The flow as it is now. Costs a lock and a copy of a few numbers for each partition.
 pub(super) fn status(shared: &Shared) -> FlowStatus {
-    let lanes: Vec<_> = shared.lanes().into_iter().map(|((topic, _), lane)| (topic, lane.status())).collect();
+    let (memory, at, now) = (shared.producer_memory_ms.load(Ordering::Relaxed), Instant::now(), now_ms());
+    let lanes: Vec<_> = shared
+        .lanes()
+        .into_iter()
+        .map(|((topic, partition), lane)| (topic, partition, lane.status(memory, at, now)))
+        .collect();
     let pauses = shared.pauses();
     let (groups, group_failures, group_events) = {
         let (board, now) = (shared.group_board(), Instant::now());
@@ -34,13 +43,13 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
             lag_records: 0,
             records: 0,
             bytes: 0,
+            each: Vec::new(),
         };
         topics.insert(name.clone(), topic);
     }
-    let now = now_ms();
     let mut total = board.past;
     let (mut lag, mut behind) = (0, 0.0_f64);
-    for (name, lane) in &lanes {
+    for (name, partition, lane) in &lanes {
         add(&mut total, &lane.counts);
         lag += lane.lag;
         if lane.lag > 0 && lane.acked_time >= 0 {
@@ -48,6 +57,7 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         }
         if let Some(topic) = topics.get_mut(&**name) {
             merge(topic, lane);
+            topic.each.push(partition_status(*partition, lane, now, pauses.holds(name)));
         }
     }
     for (name, topic) in &mut topics {
@@ -74,6 +84,10 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         lag_records: lag,
         behind_seconds: behind.max(0.0),
         rewritten_batches: total.rewritten,
+        looped: Looped { batches: total.looped, records: total.looped_records, bytes: total.looped_bytes },
+        exactly_once: shared.exactly_once,
+        guarantee: board.guarantee,
+        halted: board.halted.clone(),
         last_error: board.last_error.clone(),
         last_progress_ms: board.last_progress_ms,
         events: board.events.iter().cloned().collect(),
@@ -83,6 +97,29 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
         groups,
         group_failures,
         group_events,
+    }
+}
+
+fn partition_status(partition: i32, lane: &LaneStatus, now: i64, paused: bool) -> PartitionStatus {
+    let waits = lane.lag > 0 && lane.acked_time >= 0;
+    let behind = if waits { u64::try_from((now - lane.acked_time) / 1_000).unwrap_or(0) } else { 0 };
+    let trouble = lane.reason.as_ref().map_or(TopicState::Active, |reason| reason.code.state());
+    let state = match trouble {
+        TopicState::Failed => PartitionState::Failed,
+        _ if paused => PartitionState::Paused,
+        TopicState::Paused => PartitionState::Paused,
+        TopicState::Active if behind > CATCHING_UP => PartitionState::CatchingUp,
+        TopicState::Active => PartitionState::Running,
+    };
+    PartitionStatus {
+        partition,
+        state,
+        reason: lane.reason.clone(),
+        lag_records: lane.lag,
+        behind_seconds: behind,
+        records: lane.counts.records,
+        looped_records: lane.counts.looped_records,
+        guard: lane.guard,
     }
 }
 
@@ -104,13 +141,16 @@ fn add(total: &mut Counts, counts: &Counts) {
     total.records += counts.records;
     total.bytes += counts.bytes;
     total.rewritten += counts.rewritten;
+    total.looped += counts.looped;
+    total.looped_records += counts.looped_records;
+    total.looped_bytes += counts.looped_bytes;
 }
 
 /// Notes the totals of now.
 pub(super) fn sample(shared: &Shared) {
     let mut total = Counts::default();
     for lane in shared.lanes().into_values() {
-        add(&mut total, &lane.status().counts);
+        add(&mut total, &lane.counts());
     }
     let now = Instant::now();
     let mut board = shared.board();

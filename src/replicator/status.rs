@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::decide::configs::ConfigChange;
+use super::decide::guard::Guard;
 use super::decide::position::Event;
 use super::groups::board::{GroupEvent, GroupStatus};
 
@@ -36,6 +37,14 @@ pub struct FlowStatus {
     pub behind_seconds: f64,
     /// Batches that were written anew, since the start of the process.
     pub rewritten_batches: u64,
+    /// What came from the target and so was not sent back, since the start of the process.
+    pub looped: Looped,
+    /// Whether each record is to arrive once.
+    pub exactly_once: bool,
+    /// How the target tells what it has; `None` until it was asked.
+    pub guarantee: Option<Guarantee>,
+    /// Why nothing at all is copied, where somebody must do something about it.
+    pub halted: Option<Reason>,
     /// The newest failure, and when, in ms since 1970.
     pub last_error: Option<LastError>,
     /// When progress was last written at the target, in ms since 1970.
@@ -110,7 +119,95 @@ pub struct TopicStatus {
     pub records: u64,
     /// Bytes copied since the start of the process.
     pub bytes: u64,
+    /// Its partitions, in their order.
+    pub each: Vec<PartitionStatus>,
 }
+
+/// What was not sent back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Looped {
+    /// Batches.
+    pub batches: u64,
+    /// Their records.
+    pub records: u64,
+    /// Their bytes, as they are on the wire.
+    pub bytes: u64,
+}
+
+/// How the target tells what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Its leaders tell what they remember of a producer.
+    Asked,
+    /// Its brokers have no such question (before 2.8): the copies' own ends are read.
+    Read,
+    /// Its leaders do not tell us.
+    Refused,
+}
+
+impl Guarantee {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Read => "read",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl PartitionState {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "RUNNING",
+            Self::CatchingUp => "CATCHING_UP",
+            Self::Paused => "PAUSED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionStatus {
+    /// Its number.
+    pub partition: i32,
+    /// How it is.
+    pub state: PartitionState,
+    /// Why it is not running.
+    pub reason: Option<Reason>,
+    /// Offsets that are not copied yet.
+    pub lag_records: u64,
+    /// Age of the newest copied record where records wait, in seconds; 0 where nothing waits or it has no time.
+    pub behind_seconds: u64,
+    /// Records copied since the start of the process.
+    pub records: u64,
+    /// Records that came from the target and so were not sent back.
+    pub looped_records: u64,
+    /// What keeps it exactly once after a failure.
+    pub guard: Guard,
+}
+
+/// How a partition is; a later one is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PartitionState {
+    /// Copied as it comes.
+    Running,
+    /// Copied, and more than [`CATCHING_UP`] behind.
+    CatchingUp,
+    /// Waits for something that passes by itself, or for the operator who has paused it.
+    Paused,
+    /// Somebody must do something.
+    Failed,
+}
+
+/// From so many seconds behind on a partition is not running but catching up.
+pub const CATCHING_UP: u64 = 5;
 
 /// How a topic is; a later one is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -176,6 +273,8 @@ pub enum TroubleCode {
     SourceGap,
     /// ACLs cannot follow.
     Acls,
+    /// Whose records the source holds cannot be told: its registry of producers is gone or unreadable.
+    Registry,
     /// The target cannot give what `delivery` demands.
     Delivery,
 }

@@ -1,12 +1,14 @@
 //! The progress topic at the target: made, read at the start, written as copying goes on.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
 
 use super::compacted::{CompactedTopic, TopicError};
+use super::decide::TopicId;
 use super::decide::progress::{Key, Progress, TOPIC};
+use super::decide::provenance;
 use super::lane::Lane;
 use super::offsets::Offsets;
 use super::shared::{Shared, now_ms};
@@ -20,6 +22,8 @@ pub(super) struct Store {
     flow: String,
     source: String,
     topic: CompactedTopic,
+    /// Id of the source's registry of producers that was read, zeros for none.
+    registry: std::sync::Mutex<TopicId>,
     /// Held while progress is read from lanes and written, so that a later record never tells of an earlier state.
     writing: Mutex<()>,
 }
@@ -33,6 +37,7 @@ impl Store {
             flow: shared.name.clone(),
             source: shared.source.name().to_owned(),
             topic: CompactedTopic::new(TOPIC, &shared.target, replication_factor, SLOT),
+            registry: std::sync::Mutex::default(),
             writing: Mutex::default(),
         }
     }
@@ -50,12 +55,35 @@ impl Store {
         if key.flow != self.flow || key.cluster != self.source {
             return Ok(());
         }
+        if key.topic == provenance::TOPIC {
+            let seen = record.value().map(|value| Progress::decode(&value)).transpose();
+            let seen = seen.map_err(|error| error.to_string())?.map(|seen| seen.source_topic_id);
+            *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = seen.unwrap_or_default();
+            return Ok(());
+        }
         let at = (key.topic, key.partition);
         match record.value() {
             None => drop(known.remove(&at)),
             // Unreadable taken for unknown would mean to copy all of it again.
             Some(value) => drop(known.insert(at, Progress::decode(&value).map_err(|error| error.to_string())?)),
         }
+        Ok(())
+    }
+
+    /// The source's registry of producers that this flow has read, as far as is known; zeros for none.
+    pub(super) fn registry(&self) -> TopicId {
+        *self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps which registry was read, so that another one of the same name is found out. A null value under the same key forgets it.
+    pub(super) async fn remember_registry(&self, id: TopicId) -> Result<(), TopicError> {
+        let (flow, cluster, topic) = (self.flow.clone(), self.source.clone(), provenance::TOPIC.to_owned());
+        let key = Key { flow, cluster, topic, partition: 0 };
+        let now = now_ms();
+        let value = Progress { source_topic_id: id, written_at: now, ..Progress::default() };
+        let record = Record::new(0, now, Some(&key.encode()), Some(&value.encode()), &[]);
+        self.topic.append(&[record], Codec::None).await?;
+        *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = id;
         Ok(())
     }
 
@@ -72,8 +100,11 @@ impl Store {
         let _writing = self.writing.lock().await;
         let lanes = shared.lanes().into_values();
         let new: Vec<_> = lanes.filter_map(|lane| lane.unstored().map(|progress| (lane, progress))).collect();
-        if let Err(error) = offsets.save(shared).await {
-            shared.complain("offset map", &error.to_string());
+        match offsets.save(shared).await {
+            Ok(_) => {}
+            // Progress without the map of its records would leave a hole in it for whoever begins there.
+            Err(error) if error.is_retriable() => return Err(error),
+            Err(error) => shared.complain("offset map", &error.to_string()),
         }
         self.write(&new).await?;
         Ok(new.len())

@@ -129,6 +129,10 @@ pub(crate) fn busy() -> Status {
             records_total: 1_000_000,
             bytes_total: 734_003_200,
             bytes_per_second: 1_887_436.8,
+            delivery: "exactly_once".to_owned(),
+            guarantee: Some("asked".to_owned()),
+            looped_records: 0,
+            looped_bytes: 0,
             topics: vec![
                 topic("eu.xaz.orders", TopicState::Active, None, Some(12), 750_000),
                 topic("eu.xaz.pay", TopicState::Faulted, Some("LS405 source refused Read to User:srckey"), None, 0),
@@ -219,6 +223,7 @@ fn topic(name: &str, state: TopicState, reason: Option<&str>, lag: Option<u64>, 
         lag_records: lag,
         records,
         bytes: records * 734,
+        each: Vec::new(),
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Left {
     Aborted,
     /// It ends before the position.
     Before,
+    /// It came from the target.
+    Looped,
     /// Compaction has emptied it.
     Empty,
 }

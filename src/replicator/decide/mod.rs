@@ -9,12 +9,14 @@ pub mod batches;
 pub mod compare;
 pub mod configs;
 pub mod groups;
+pub mod guard;
 pub mod mm2;
 pub mod naming;
 pub mod offset_map;
 pub mod plan;
 pub mod position;
 pub mod progress;
+pub mod provenance;
 pub mod select;
 pub mod tail;
 

@@ -67,7 +67,7 @@ impl Lane {
     pub(in crate::replicator) fn append_failed(&self, error: &ClientError, ask: bool, now: Instant) -> Settled {
         let mut state = self.lock();
         state.in_flight = false;
-        state.doubt = ask && state.acked.producer_id >= 0 && state.pending.is_some();
+        state.doubt(ask, now);
         let code = if error.is_authentication() { TroubleCode::Authentication } else { TroubleCode::TargetUnavailable };
         let at = state.append_trouble.note(code, format!("target: {error}"), now);
         state.give_back();
@@ -81,6 +81,7 @@ impl Lane {
         let error = outcome.error.filter(|&error| error != KafkaError::DUPLICATE_SEQUENCE_NUMBER);
         let Some(error) = error else {
             state.acknowledge(outcome.base_offset);
+            state.acked_at = Some(now);
             let more = state.pending.is_some() || !state.queue.is_empty();
             return state.settled(if more { After::Again } else { After::Idle });
         };
@@ -89,12 +90,19 @@ impl Lane {
         let text = format!("partition {}: the target answered {error}{said}", self.partition);
         let after = state.refused(error, text, now);
         // What passes by itself may have been written all the same: too few replicas in time, a leader that moved.
-        state.doubt = ask && state.adopted && state.acked.producer_id >= 0 && state.pending.is_some();
+        let ask = ask && state.adopted;
+        state.doubt(ask, now);
         state.settled(after)
     }
 }
 
 impl State {
+    /// Notes whether the leader must be asked before anything is sent again.
+    fn doubt(&mut self, ask: bool, now: Instant) {
+        self.doubt = ask && self.acked.producer_id >= 0 && self.pending.is_some();
+        self.doubted = self.doubt.then_some(now);
+    }
+
     /// Takes the next batch from the queue, tiny ones merged, and stamps it.
     fn next(&mut self) -> Option<Prepared> {
         let waiting = self

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::{Hold, Item, Lane, State};
 use crate::client::{ClientError, FetchPartition, FetchedPartition, KafkaError, TopicId};
 use crate::kafka::batch::{BatchError, Limits, Patch, RawBatch, decode, encode, split};
-use crate::replicator::decide::batches::{self, Aborted, Choice};
+use crate::replicator::decide::batches::{self, Aborted, Choice, Left};
 use crate::replicator::decide::offset_map::Runs;
 use crate::replicator::decide::position::Start;
+use crate::replicator::decide::provenance::{Origin, Provenance};
 use crate::replicator::status::TroubleCode;
 
 /// Bytes asked of a partition at once: a megabyte is a full batch of Kafka's default size, and many producers' batches.
@@ -89,12 +90,19 @@ impl Lane {
         state.fetch_trouble.note(code_of(error), format!("source: {error}"), now)
     }
 
+    /// What was fetched cannot be taken, because it cannot be told whose it is.
+    pub(in crate::replicator) fn leave(&self, code: TroubleCode, text: String, now: Instant) {
+        let mut state = self.lock();
+        state.fetching = false;
+        let _ = state.fetch_trouble.note(code, text, now);
+    }
+
     /// Takes what was fetched.
     pub(in crate::replicator) fn take(
         &self,
         asked: Asked,
         answer: FetchedPartition,
-        read_committed: bool,
+        (read_committed, known): (bool, &Provenance),
         hold: &Arc<Hold>,
         now: Instant,
     ) -> Taken {
@@ -118,9 +126,19 @@ impl Lane {
         let bytes = answer.records.len();
         let mut batches = split(answer.records);
         let mut found = false;
+        let mut whose = (-1, Origin::Here);
         for batch in &mut batches {
             found = true;
-            if let Err(error) = batch.and_then(|batch| state.take(batch, &mut aborted, hold)) {
+            let producer_id = batch.as_ref().ok().and_then(RawBatch::header).map_or(-1, |header| header.producer_id);
+            if producer_id != whose.0 {
+                whose = (producer_id, known.origin(producer_id));
+            }
+            if whose.1 == Origin::Unknown {
+                // Forgotten since it was asked for: once more, from here on.
+                break;
+            }
+            let looped = whose.1 == Origin::Target;
+            if let Err(error) = batch.and_then(|batch| state.take(batch, looped, &mut aborted, hold)) {
                 let code = match error {
                     BatchError::RecordTooLarge { .. } => TroubleCode::TooLarge,
                     _ => TroubleCode::Damaged,
@@ -192,13 +210,26 @@ impl Lane {
 
 impl State {
     /// Takes the next batch: queues it, opens it, or leaves it behind.
-    fn take(&mut self, batch: RawBatch, aborted: &mut Aborted, hold: &Arc<Hold>) -> Result<(), BatchError> {
+    fn take(
+        &mut self,
+        batch: RawBatch,
+        looped: bool,
+        aborted: &mut Aborted,
+        hold: &Arc<Hold>,
+    ) -> Result<(), BatchError> {
         let rules = self.rules;
         let choice = batches::choose(&batch, self.position, self.suspect, &rules, aborted)?;
+        let choice = if looped && choice != Choice::Drop(Left::Before) { Choice::Drop(Left::Looped) } else { choice };
         let next = batch.next_offset();
         let count = batch.header().map_or(0, |header| header.count).unsigned_abs();
         match choice {
-            Choice::Drop(batches::Left::Before) => return Ok(()),
+            Choice::Drop(Left::Before) => return Ok(()),
+            Choice::Drop(Left::Looped) => {
+                self.counts.looped += 1;
+                self.counts.looped_records += u64::from(count);
+                self.counts.looped_bytes += batch.bytes().len() as u64;
+                self.advance(next);
+            }
             Choice::Drop(_) => self.advance(next),
             Choice::Pass if !self.open_next && self.skip == 0 => {
                 let epoch = epoch_of(&batch);
