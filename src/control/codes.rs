@@ -355,6 +355,12 @@ codes! {
         cause: "a cluster has no authorizer, or this link's user may not Describe (source) or Describe and Alter (target) the cluster",
         fix: "grant what the line names to the user of this link, or set sync_acls = false"
     }
+    PARTITION_STALLED = 426 {
+        "every partition moves while records wait",
+        meaning: "Records of a partition wait, no failure is known, and none was copied for some seconds.",
+        cause: "a broker accepts connections and does not answer, or it throttles this link's user",
+        fix: "look at the brokers that lead the partition on both sides, and at their quotas for this link's user"
+    }
     PROXY_LISTENS = 501 {
         "proxy listens",
         meaning: "Local clients cannot reach the peer's brokers: a listener of the proxy is not there.",

@@ -436,7 +436,7 @@ pub enum FlowState {
 }
 
 /// One topic of a flow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicSection {
     /// Its name in the peer's cluster.
     pub source: String,
@@ -454,29 +454,38 @@ pub struct TopicSection {
     pub records: u64,
     /// Bytes copied since the start.
     pub bytes: u64,
-    /// The partitions, by number.
+    /// Age of the newest copied record where records wait, in seconds, of the worst partition.
     #[serde(default)]
-    pub each: Vec<PartitionSection>,
+    pub behind_seconds: f64,
+    /// How many partitions are in each state: `running`, `catching_up`, `paused`, `failed`.
+    #[serde(default)]
+    pub partition_states: BTreeMap<String, u32>,
+    /// Partitions whose place is found by reading the target's log, for its brokers may forget the flow's producer.
+    #[serde(default)]
+    pub guarded_by_log: u32,
+    /// Partitions that are not running, by number; at most 50.
+    #[serde(default)]
+    pub standing: Vec<PartitionSection>,
 }
 
-/// One partition of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One partition that is not running.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PartitionSection {
-    /// Its number.
+    /// Which one.
     pub partition: i32,
-    /// `RUNNING`, `CATCHING_UP`, `PAUSED` or `FAILED`.
+    /// `catching_up`, `paused` or `failed`.
     pub state: String,
-    /// Why it is not running: a code and what was seen.
+    /// Why: a code and what was seen.
     pub reason: Option<String>,
     /// Records not yet in the target.
     pub lag_records: u64,
-    /// Age of the newest copied record where records wait, in seconds.
-    pub behind_seconds: u64,
-    /// Records copied since the start.
-    pub records: u64,
+    /// Age of the newest copied record, in seconds.
+    pub behind_seconds: f64,
     /// Records that came from the target and so were not sent back.
+    #[serde(default)]
     pub looped_records: u64,
     /// What keeps it exactly once after a failure: `sequence` or `log`.
+    #[serde(default)]
     pub guard: String,
 }
 

@@ -339,6 +339,18 @@ fn group_event(seen: &GroupEvent) -> GroupEventSection {
     }
 }
 
+fn standing(seen: &PartitionStatus) -> PartitionSection {
+    PartitionSection {
+        partition: seen.partition,
+        state: seen.state.word().to_owned(),
+        reason: seen.reason.as_ref().map(|reason| format!("{} {}", verdict::code(reason.code), reason.text)),
+        lag_records: seen.lag_records,
+        behind_seconds: seen.behind_seconds,
+        looped_records: seen.looped_records,
+        guard: seen.guard.word().to_owned(),
+    }
+}
+
 fn topic(seen: &TopicStatus) -> TopicSection {
     TopicSection {
         source: seen.source.clone(),
@@ -355,19 +367,16 @@ fn topic(seen: &TopicStatus) -> TopicSection {
         lag_records: Some(seen.lag_records),
         records: seen.records,
         bytes: seen.bytes,
-        each: seen.each.iter().map(partition).collect(),
-    }
-}
-
-fn partition(seen: &PartitionStatus) -> PartitionSection {
-    PartitionSection {
-        partition: seen.partition,
-        state: seen.state.word().to_owned(),
-        reason: seen.reason.as_ref().map(|reason| format!("{} {}", verdict::code(reason.code), reason.text)),
-        lag_records: seen.lag_records,
         behind_seconds: seen.behind_seconds,
-        records: seen.records,
-        looped_records: seen.looped_records,
-        guard: seen.guard.word().to_owned(),
+        partition_states: [
+            ("running", seen.states.running),
+            ("catching_up", seen.states.catching_up),
+            ("paused", seen.states.paused),
+            ("failed", seen.states.failed),
+        ]
+        .map(|(state, count)| (state.to_owned(), count))
+        .into(),
+        guarded_by_log: seen.states.guarded_by_log,
+        standing: seen.standing.iter().map(standing).collect(),
     }
 }

@@ -141,6 +141,7 @@ pub(super) const fn code(trouble: TroubleCode) -> Code {
         TroubleCode::SourceRecreated | TroubleCode::SourceGone => Code::TOPIC_RECREATED,
         TroubleCode::SourceGap => Code::GAP_STOPS,
         TroubleCode::Paused => Code::OPERATOR_PAUSED,
+        TroubleCode::Stalled => Code::PARTITION_STALLED,
         TroubleCode::Acls => Code::ACLS_FOLLOW,
         TroubleCode::Registry => Code::FLOW_PRODUCERS,
         TroubleCode::Delivery => Code::FLOW_DELIVERY,

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) cluster_id: String,
     /// ACLs of topics; `None` without an authorizer.
     pub(super) acls: Option<BTreeSet<Acl>>,
+    /// Produces of records are not answered, for as long as this lasts.
+    pub(super) silent: bool,
     /// Nobody gets an answer.
     pub(super) down: bool,
     /// Nobody gets in.
@@ -100,6 +102,7 @@ impl Fake {
             key_bytes: 0,
             cluster_id: format!("{name}-id"),
             acls: None,
+            silent: false,
             down: false,
             locked: false,
             tells_producers: true,
@@ -581,6 +584,9 @@ impl Cluster for Fake {
 
     fn produce(&self, node: i32, _slot: u16, batches: Vec<PartitionBatch>) -> Answer<'_, Vec<ProduceOutcome>> {
         Box::pin(async move {
+            while self.state().silent && batches.iter().any(|batch| !batch.topic.starts_with("__")) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.fail(|state| {
                 state.produce_requests += 1;

@@ -299,6 +299,7 @@ impl Supervisor {
         let now = Instant::now();
         let copied = copied_topics(&self.known);
         let mut seen = self.topics.refresh(&self.shared, &self.rules, &copied, now).await?;
+        gone::note_source(&self.shared).await;
         let (dying, deleted) = gone::bury(&self.shared, &self.rules, &copied, &seen).await;
         seen.changed |= deleted;
         self.acls.refresh(&self.shared, &self.rules, &seen, now).await;

@@ -1,14 +1,14 @@
 //! Copies whose source topics were deleted: kept, or deleted after a grace, as the flow's `deletes` says.
 //!
 //! A copy is deleted only where the source itself says, asked for that name, that it has no such topic (a topic that its ACLs hide is
-//! not listed either), where the source is the cluster that it was when the topic was seen missing, and where the copy is the one
-//! that this flow made.
+//! not listed either), where the source is the cluster that was copied from before, and where the copy is the one that this flow
+//! made.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::decide::TopicId;
 use super::decide::plan::{self, Rules};
-use super::decide::position;
 use super::ledger::Gone;
 use super::shared::{Shared, now_ms};
 use super::status::Change;
@@ -41,14 +41,14 @@ pub(super) async fn bury(shared: &Shared, rules: &Rules, copied: &Copied, seen: 
             }
             continue;
         };
-        if position::is_recreated(ours, copy.topic_id.0) || !is_gone(shared, &name).await {
+        // An id that is not known is no proof that the copy is the flow's own.
+        if ours == TopicId::default() || ours != copy.topic_id.0 || !is_gone(shared, &name).await {
             continue;
         }
-        let cluster = shared.source.cluster_id();
         let gone = match shared.ledger.gone().remove(&name) {
             Some(gone) => gone,
             None => {
-                let gone = Gone { since_ms: now_ms(), cluster: cluster.clone() };
+                let gone = Gone { since_ms: now_ms() };
                 let grace = i64::try_from(shared.policies.delete_after.as_millis()).unwrap_or(i64::MAX);
                 let delete_at_ms =
                     (shared.policies.deletes == Deletes::Delete).then(|| gone.since_ms.saturating_add(grace));
@@ -60,10 +60,8 @@ pub(super) async fn bury(shared: &Shared, rules: &Rules, copied: &Copied, seen: 
         if shared.policies.deletes == Deletes::Keep {
             continue;
         }
-        if gone.cluster != cluster {
-            let (was, now) = (gone.cluster.unwrap_or_default(), cluster.unwrap_or_default());
-            let text = format!("topic {name} went missing in source cluster {was}, this is {now}: its copy is kept");
-            shared.complain(&format!("deletion of {target}"), &text);
+        if let Some(other) = other_source(shared) {
+            shared.complain(&format!("deletion of {target}"), &format!("{other}: the copy is kept"));
             continue;
         }
         let grace = i64::try_from(shared.policies.delete_after.as_millis()).unwrap_or(i64::MAX);
@@ -86,6 +84,22 @@ pub(super) async fn bury(shared: &Shared, rules: &Rules, copied: &Copied, seen: 
         }
     }
     (dying, deleted)
+}
+
+/// Says so where the source is another cluster than the one that was copied from before, under the same name. Then topics are
+/// missing, or have other ids, for another reason than that somebody deleted them.
+pub(super) fn other_source(shared: &Shared) -> Option<String> {
+    let (was, now) = (shared.ledger.source()?, shared.source.cluster_id().unwrap_or_default());
+    let name = shared.source.name();
+    (was != now).then(|| format!("source cluster {name} had Kafka's id {was} and has {now} now"))
+}
+
+/// Remembers which cluster is copied from, once.
+pub(super) async fn note_source(shared: &Shared) {
+    let Some(id) = shared.source.cluster_id().filter(|_| shared.ledger.source().is_none()) else { return };
+    if let Err(error) = shared.ledger.set_source(id).await {
+        shared.complain("state", &error.to_string());
+    }
 }
 
 /// Whether the source says, of this name alone, that it has no such topic.

@@ -54,8 +54,6 @@ pub(super) enum LedgerError {
 pub(super) struct Gone {
     /// When it was seen missing first, in ms since 1970.
     pub(super) since_ms: i64,
-    /// Kafka's id of the cluster that it was missing in.
-    pub(super) cluster: Option<String>,
 }
 
 /// What is paused.
@@ -194,6 +192,16 @@ impl Ledger {
     /// Remembers that ACLs are the flow's own, or forgets them.
     pub(super) async fn own_acls(&self, acls: &[Acl], own: bool) -> Result<(), LedgerError> {
         self.put("acl", acls.iter().map(|acl| (acl.to_string(), own.then(|| acl.clone()))).collect()).await
+    }
+
+    /// Kafka's own id of the cluster that is copied from.
+    pub(super) fn source(&self) -> Option<String> {
+        self.get("source", "id")
+    }
+
+    /// Remembers it.
+    pub(super) async fn set_source(&self, id: String) -> Result<(), LedgerError> {
+        self.put("source", vec![("id".to_owned(), Some(id))]).await
     }
 
     /// Source topics that are gone.

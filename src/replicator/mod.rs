@@ -56,8 +56,8 @@ pub use flow::{Flow, FlowError, FlowHandle, MEMORY};
 pub use groups::board::{GroupEvent, GroupState, GroupStatus};
 pub use operate::{OperateError, Preview};
 pub use status::{
-    AclsStatus, CATCHING_UP, Change, FlowState, FlowStatus, Guarantee, Happened, LastError, Looped, MOST_EVENTS,
-    PartitionEvent, PartitionState, PartitionStatus, Reason, TargetEvent, TopicChange, TopicState, TopicStatus,
-    TroubleCode,
+    AclsStatus, Change, FlowState, FlowStatus, Guarantee, Happened, LastError, Looped, MOST_EVENTS, MOST_STANDING,
+    PartitionCounts, PartitionEvent, PartitionState, PartitionStatus, Reason, TargetEvent, TopicChange, TopicState,
+    TopicStatus, TroubleCode,
 };
 pub use verify::{Compared, Cursor};

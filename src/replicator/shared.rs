@@ -68,6 +68,8 @@ pub(super) struct Shared {
     pauses: Mutex<Pauses>,
     copied: Mutex<Copied>,
     accepted: Mutex<BTreeSet<String>>,
+    /// Since when each partition for which records wait has not moved, and where it stands.
+    still: Mutex<HashMap<LaneKey, (i64, Instant)>>,
     board: Mutex<Board>,
     group_board: Mutex<GroupBoard>,
     complaints: Mutex<HashMap<String, Complaint>>,
@@ -106,6 +108,8 @@ struct Complaint {
     unsaid: u64,
 }
 
+/// A partition that has not moved for so long although records wait is named.
+const STALLED: Duration = Duration::from_secs(4);
 /// The same complaint is logged once in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Different complaints remembered at once.
@@ -153,6 +157,7 @@ impl Shared {
             pauses: Mutex::default(),
             copied: Mutex::default(),
             accepted: Mutex::default(),
+            still: Mutex::default(),
             board: Mutex::new(board),
             group_board: Mutex::default(),
             complaints: Mutex::default(),
@@ -188,6 +193,7 @@ impl Shared {
 
     /// Takes a lane out; its counts stay in the flow's.
     pub(super) fn remove_lane(&self, key: &LaneKey) {
+        lock(&self.still).remove(key);
         if let Some(lane) = lock(&self.lanes).remove(key) {
             lane.stop();
             if let Some(map) = lane.offset_map() {
@@ -265,6 +271,24 @@ impl Shared {
         }
         tracing::warn!(flow = %self.name, "{what}: {text}");
         complaints.insert(what.to_owned(), Complaint { said: now, unsaid: 0 });
+    }
+
+    /// Notes where a partition stands; to be told once a second.
+    pub(super) fn saw(&self, key: LaneKey, lag: u64, next_offset: i64, now: Instant) {
+        let mut still = lock(&self.still);
+        if lag == 0 {
+            still.remove(&key);
+        } else if still.get(&key).is_none_or(|(at, _)| *at != next_offset) {
+            still.insert(key, (next_offset, now));
+        }
+    }
+
+    /// Partitions for which records wait, and that have not moved for [`STALLED`] or longer.
+    pub(super) fn stalls(&self) -> HashMap<LaneKey, Duration> {
+        let now = Instant::now();
+        let still = lock(&self.still);
+        let stood = still.iter().map(|(key, (_, since))| (key.clone(), now.duration_since(*since)));
+        stood.filter(|(_, stood)| *stood >= STALLED).collect()
     }
 
     /// Whether the operator has paused this topic.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::decide::guard::Guard;
 use super::lane::{Counts, LaneStatus};
 use super::shared::{Shared, now_ms};
 use super::status::{
-    CATCHING_UP, FlowState, FlowStatus, Looped, PartitionState, PartitionStatus, Reason, TopicState, TopicStatus,
-    TroubleCode,
+    FlowState, FlowStatus, Looped, MOST_STANDING, PartitionCounts, PartitionState, PartitionStatus, Reason, TopicState,
+    TopicStatus, TroubleCode,
 };
 
 /// Rates are over this time.
@@ -19,11 +20,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The flow as it is now. Costs a lock and a copy of a few numbers for each partition.
 pub(super) fn status(shared: &Shared) -> FlowStatus {
     let (memory, at, now) = (shared.producer_memory_ms.load(Ordering::Relaxed), Instant::now(), now_ms());
-    let lanes: Vec<_> = shared
-        .lanes()
-        .into_iter()
-        .map(|((topic, partition), lane)| (topic, partition, lane.status(memory, at, now)))
-        .collect();
+    let lanes: Vec<_> = shared.lanes().into_iter().map(|(key, lane)| (key, lane.status(memory, at, now))).collect();
+    let stalls = shared.stalls();
     let pauses = shared.pauses();
     let (groups, group_failures, group_events) = {
         let (board, now) = (shared.group_board(), Instant::now());
@@ -43,21 +41,24 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
             lag_records: 0,
             records: 0,
             bytes: 0,
-            each: Vec::new(),
+            behind_seconds: 0.0,
+            states: PartitionCounts::default(),
+            standing: Vec::new(),
         };
         topics.insert(name.clone(), topic);
     }
     let mut total = board.past;
     let (mut lag, mut behind) = (0, 0.0_f64);
-    for (name, partition, lane) in &lanes {
+    for (key, lane) in &lanes {
         add(&mut total, &lane.counts);
         lag += lane.lag;
-        if lane.lag > 0 && lane.acked_time >= 0 {
-            behind = behind.max((now - lane.acked_time) as f64 / 1_000.0);
-        }
-        if let Some(topic) = topics.get_mut(&**name) {
+        let late = if lane.lag > 0 && lane.acked_time >= 0 { (now - lane.acked_time).max(0) } else { 0 };
+        let late = late as f64 / 1_000.0;
+        behind = behind.max(late);
+        if let Some(topic) = topics.get_mut(&*key.0) {
             merge(topic, lane);
-            topic.each.push(partition_status(*partition, lane, now, pauses.holds(name)));
+            let stalled = stalls.get(key).copied().filter(|_| lane.lag > 0);
+            place(topic, partition(key.1, lane, late, pauses.holds(&key.0), stalled));
         }
     }
     for (name, topic) in &mut topics {
@@ -100,28 +101,61 @@ pub(super) fn status(shared: &Shared) -> FlowStatus {
     }
 }
 
-fn partition_status(partition: i32, lane: &LaneStatus, now: i64, paused: bool) -> PartitionStatus {
-    let waits = lane.lag > 0 && lane.acked_time >= 0;
-    let behind = if waits { u64::try_from((now - lane.acked_time) / 1_000).unwrap_or(0) } else { 0 };
-    let trouble = lane.reason.as_ref().map_or(TopicState::Active, |reason| reason.code.state());
-    let state = match trouble {
-        TopicState::Failed => PartitionState::Failed,
-        _ if paused => PartitionState::Paused,
-        TopicState::Paused => PartitionState::Paused,
-        TopicState::Active if behind > CATCHING_UP => PartitionState::CatchingUp,
-        TopicState::Active => PartitionState::Running,
+/// One partition as it is.
+fn partition(
+    number: i32,
+    lane: &LaneStatus,
+    behind_seconds: f64,
+    paused: bool,
+    stalled: Option<Duration>,
+) -> PartitionStatus {
+    let told = |code, text: String| Some(Reason { code, text });
+    let (state, reason) = match &lane.reason {
+        Some(reason) if reason.code.state() == TopicState::Failed => (PartitionState::Failed, Some(reason.clone())),
+        _ if paused => (PartitionState::Paused, told(TroubleCode::Paused, "paused by the operator".to_owned())),
+        Some(reason) if reason.code.state() == TopicState::Paused => (PartitionState::Paused, Some(reason.clone())),
+        _ => match stalled {
+            Some(since) => {
+                let text =
+                    format!("partition {number}: nothing moved for {} s, {} offsets wait", since.as_secs(), lane.lag);
+                (PartitionState::CatchingUp, told(TroubleCode::Stalled, text))
+            }
+            None if behind_seconds > BEHIND => (PartitionState::CatchingUp, None),
+            None => (PartitionState::Running, None),
+        },
     };
     PartitionStatus {
-        partition,
+        partition: number,
         state,
-        reason: lane.reason.clone(),
+        reason,
         lag_records: lane.lag,
-        behind_seconds: behind,
-        records: lane.counts.records,
+        behind_seconds,
         looped_records: lane.counts.looped_records,
         guard: lane.guard,
     }
 }
+
+/// Takes a partition into its topic.
+fn place(topic: &mut TopicStatus, one: PartitionStatus) {
+    topic.behind_seconds = topic.behind_seconds.max(one.behind_seconds);
+    topic.states.guarded_by_log += u32::from(one.guard == Guard::Log);
+    *match one.state {
+        PartitionState::Running => &mut topic.states.running,
+        PartitionState::CatchingUp => &mut topic.states.catching_up,
+        PartitionState::Paused => &mut topic.states.paused,
+        PartitionState::Failed => &mut topic.states.failed,
+    } += 1;
+    if one.state == PartitionState::CatchingUp && topic.reason.is_none() && one.reason.is_some() {
+        topic.state = topic.state.max(TopicState::Paused);
+        topic.reason.clone_from(&one.reason);
+    }
+    if one.state != PartitionState::Running && topic.standing.len() < MOST_STANDING {
+        topic.standing.push(one);
+    }
+}
+
+/// A partition that is further behind is catching up, in seconds.
+const BEHIND: f64 = 10.0;
 
 fn merge(topic: &mut TopicStatus, lane: &LaneStatus) {
     topic.partitions += 1;
@@ -149,10 +183,12 @@ fn add(total: &mut Counts, counts: &Counts) {
 /// Notes the totals of now.
 pub(super) fn sample(shared: &Shared) {
     let mut total = Counts::default();
-    for lane in shared.lanes().into_values() {
-        add(&mut total, &lane.counts());
+    let (memory, now, time) = (shared.producer_memory_ms.load(Ordering::Relaxed), Instant::now(), now_ms());
+    for (key, lane) in shared.lanes() {
+        let status = lane.status(memory, now, time);
+        add(&mut total, &status.counts);
+        shared.saw(key, status.lag, lane.acked().next_offset, now);
     }
-    let now = Instant::now();
     let mut board = shared.board();
     add(&mut total, &board.past);
     board.samples.push_back((now, total.records, total.bytes));

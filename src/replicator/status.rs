@@ -119,8 +119,76 @@ pub struct TopicStatus {
     pub records: u64,
     /// Bytes copied since the start of the process.
     pub bytes: u64,
-    /// Its partitions, in their order.
-    pub each: Vec<PartitionStatus>,
+    /// Age of the newest copied record where records wait, of the worst partition; 0 where nothing waits.
+    pub behind_seconds: f64,
+    /// How many partitions are in each state.
+    pub states: PartitionCounts,
+    /// Partitions that are not running, by number; at most [`MOST_STANDING`].
+    pub standing: Vec<PartitionStatus>,
+}
+
+/// Partitions of one topic that [`TopicStatus::standing`] names.
+pub const MOST_STANDING: usize = 50;
+
+/// Partitions of one topic by their state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionCounts {
+    /// Copied as records come.
+    pub running: u32,
+    /// Copied, and behind.
+    pub catching_up: u32,
+    /// Waiting for the operator, or for something that passes by itself.
+    pub paused: u32,
+    /// Somebody must do something.
+    pub failed: u32,
+    /// Whatever their state: those whose place is found by reading the target's log.
+    pub guarded_by_log: u32,
+}
+
+/// One partition that is not running.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartitionStatus {
+    /// Which one.
+    pub partition: i32,
+    /// How it is.
+    pub state: PartitionState,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Offsets that are not copied yet.
+    pub lag_records: u64,
+    /// Age of the newest copied record where records wait.
+    pub behind_seconds: f64,
+    /// Records that came from the target and so were not sent back.
+    pub looped_records: u64,
+    /// What keeps it exactly once after a failure.
+    pub guard: Guard,
+}
+
+/// How a partition is; a later one is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PartitionState {
+    /// Copied as records come.
+    Running,
+    /// Copied, and more than ten seconds behind; or standing still for five without a reason that is known.
+    CatchingUp,
+    /// Waiting for the operator, or for something that passes by itself.
+    Paused,
+    /// Somebody must do something.
+    Failed,
+}
+
+impl PartitionState {
+    /// The state in words, as in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::CatchingUp => "catching_up",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What was not sent back.
@@ -157,57 +225,6 @@ impl Guarantee {
         }
     }
 }
-
-impl PartitionState {
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Running => "RUNNING",
-            Self::CatchingUp => "CATCHING_UP",
-            Self::Paused => "PAUSED",
-            Self::Failed => "FAILED",
-        }
-    }
-}
-
-/// One partition of a topic.
-#[derive(Debug, Clone, Serialize)]
-pub struct PartitionStatus {
-    /// Its number.
-    pub partition: i32,
-    /// How it is.
-    pub state: PartitionState,
-    /// Why it is not running.
-    pub reason: Option<Reason>,
-    /// Offsets that are not copied yet.
-    pub lag_records: u64,
-    /// Age of the newest copied record where records wait, in seconds; 0 where nothing waits or it has no time.
-    pub behind_seconds: u64,
-    /// Records copied since the start of the process.
-    pub records: u64,
-    /// Records that came from the target and so were not sent back.
-    pub looped_records: u64,
-    /// What keeps it exactly once after a failure.
-    pub guard: Guard,
-}
-
-/// How a partition is; a later one is worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum PartitionState {
-    /// Copied as it comes.
-    Running,
-    /// Copied, and more than [`CATCHING_UP`] behind.
-    CatchingUp,
-    /// Waits for something that passes by itself, or for the operator who has paused it.
-    Paused,
-    /// Somebody must do something.
-    Failed,
-}
-
-/// From so many seconds behind on a partition is not running but catching up.
-pub const CATCHING_UP: u64 = 5;
 
 /// How a topic is; a later one is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -277,6 +294,8 @@ pub enum TroubleCode {
     Registry,
     /// The target cannot give what `delivery` demands.
     Delivery,
+    /// Records wait, nothing is in the way, and nothing moves.
+    Stalled,
 }
 
 impl TroubleCode {
@@ -291,6 +310,7 @@ impl TroubleCode {
                 | Self::Sequence
                 | Self::SourceGone
                 | Self::Paused
+                | Self::Stalled
         )
     }
 

@@ -496,6 +496,34 @@ async fn a_paused_topic_stands_still_over_restarts_while_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_partition_has_its_state_and_one_that_stands_still_is_named() {
+    let (source, target) = clusters();
+    source.create("t1", 2);
+    source.fill("t1", 0, 0..10, 10, Codec::None);
+    let running = flow(&source, &target);
+    let (handle, drain) = (running.handle(), Drain::new());
+    drain.spawn(running.run(drain.clone()));
+    while !caught_up(10)(&handle.status()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let topic = |handle: &FlowHandle| handle.status().topics[0].clone();
+    assert_eq!((topic(&handle).states.running, topic(&handle).standing.len()), (2, 0));
+    // Broker 1 of the target takes requests and does not answer.
+    target.state().silent = true;
+    source.fill("t1", 0, 10..20, 10, Codec::None);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let seen = topic(&handle);
+    let standing: Vec<_> = seen.standing.iter().map(|one| (one.partition, one.state, one.lag_records)).collect();
+    assert_eq!(standing, [(0, PartitionState::CatchingUp, 10)]);
+    assert_eq!(seen.reason.expect("a reason").code, TroubleCode::Stalled);
+    target.state().silent = false;
+    handle.pause(Some("t1"), true).await.expect("paused");
+    let seen = topic(&handle);
+    assert_eq!((seen.states.paused, seen.states.running), (2, 0));
+    drain.drain(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_stops_where_it_is_told_to_until_the_operator_resumes() {
     let (source, target) = clusters();
     source.create("t1", 1);
@@ -590,7 +618,8 @@ async fn the_copy_of_a_deleted_topic_stays_or_goes_as_it_is_told_to() {
     let other = flow_with(&source, &target, delete(Duration::ZERO));
     let status = run_until(other, |status| status.last_error.is_some()).await;
     let error = status.last_error.expect("an error").text;
-    assert!(error.contains("went missing in source cluster orange-id, this is another"), "{error}");
+    let expected = "source cluster orange had Kafka's id orange-id and has another now: the copy is kept";
+    assert!(error.ends_with(expected), "{error}");
     assert_eq!(target.values("t1.copy", 0), numbers(0..10));
 
     source.state().cluster_id = "orange-id".to_owned();
@@ -802,6 +831,28 @@ async fn a_refused_batch_names_its_reason_and_passes_once_it_may() {
     assert_eq!(seen.code, TroubleCode::TargetAuthorization);
     assert_eq!(seen.text, "partition 0: the target answered TOPIC_AUTHORIZATION_FAILED (29)");
     assert_eq!(target.values("t1.copy", 0), numbers(0..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_target_refuses_is_named_with_its_offset() {
+    let (source, target) = clusters();
+    source.create("t1", 1);
+    source.fill("t1", 0, 0..30, 10, Codec::None);
+    target.state().next_errors = vec![KafkaError::from_code(32).expect("INVALID_TIMESTAMP")];
+    let mut seen = None;
+    run_until(flow(&source, &target), |status| {
+        let failed = status.topics.first().filter(|topic| topic.state == TopicState::Failed);
+        seen = seen.take().or_else(|| failed.and_then(|topic| topic.reason.clone()));
+        caught_up(30)(status)
+    })
+    .await;
+    let seen = seen.expect("it failed");
+    assert_eq!(seen.code, TroubleCode::Refused);
+    assert!(
+        seen.text.starts_with("partition 0, source offset 0 or next to it: the target answered INVALID_TIMESTAMP"),
+        "{}",
+        seen.text
+    );
 }
 
 #[tokio::test(start_paused = true)]

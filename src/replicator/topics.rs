@@ -12,6 +12,7 @@ use super::decide::{TopicId, batches, position};
 use super::shared::Shared;
 use super::status::{Change, Reason, TopicState, TroubleCode};
 use crate::client::{AlterConfig, ClientError, ConfigEntry, ConfigSource, KafkaError, NewTopic, TopicView};
+use crate::config::OnRecreate;
 use crate::kafka::batch::Codec;
 
 /// Both clusters' topics and configs, as far as a flow is concerned.
@@ -142,7 +143,12 @@ impl Topics {
         self.target_configs.read(&*shared.target, &names, now).await.map_err(at_target)?;
 
         let ids = known_ids(copied, &named, &target);
-        let plan = plan::plan(rules, &self.source_view(&source), &self.target_view(shared, &target), &ids);
+        let mut rules = std::borrow::Cow::Borrowed(rules);
+        if rules.on_recreate != OnRecreate::Stop && super::gone::other_source(shared).is_some() {
+            // All topics of another cluster look as if they were created again.
+            rules.to_mut().on_recreate = OnRecreate::Stop;
+        }
+        let plan = plan::plan(&rules, &self.source_view(&source), &self.target_view(shared, &target), &ids);
         Ok(Seen { plan, source, target, changed: false })
     }
 

@@ -143,6 +143,37 @@ fn pause_outlives_a_kill_and_plan_changes_nothing() {
 }
 
 #[test]
+fn verify_agrees_until_somebody_else_writes_into_the_copy() {
+    let bed = Bed::get();
+    bed.create_topic(Side::Orange, "vf.a", 1, 3, &[]);
+    let link = Link::copying("vf[.].*", "${topic}.copy");
+    let _orange = Endpoint::start(Side::Orange, "link", &link.orange());
+    let grape = Endpoint::start(Side::Grape, "link", &link.grape());
+    let copied = |count: u64| move |status: &Value| topic(status, "vf.a")["records"] == count;
+    produce("vf.a", 20_000, 0);
+    grape.wait("copied", SOON, copied(20_000));
+    let verified = grape.linkspan(&["verify", "--topic", "vf.a", "--full", "-o", "json"]);
+    let report = json(&verified);
+    assert_eq!(
+        (verified.status.code(), &report["records"], &report["different"]),
+        (Some(0), &20_000.into(), &0.into())
+    );
+    let sampled = json(&grape.linkspan(&["verify", "--topic", "vf.a", "--sample", "50", "-o", "json"]));
+    assert_eq!((&sampled["records"], &sampled["different"]), (&50.into(), &0.into()));
+
+    let conf = bed.python_file(Side::Grape).display().to_string();
+    bed.records(Side::Grape, &["produce", &conf, "vf.a.copy", "1", "1", "100", "none", "7"]);
+    produce("vf.a", 100, 20_000);
+    grape.wait("copied", SOON, copied(20_100));
+    let verified = grape.linkspan(&["verify", "--topic", "vf.a", "--full", "-o", "json"]);
+    let report = json(&verified);
+    assert_eq!((verified.status.code(), &report["different"]), (Some(1), &1.into()));
+    let part = &report["partitions"][0];
+    assert_eq!((&part["records"], &part["difference"]["source_offset"]), (&20_000.into(), &20_000.into()), "{part}");
+    assert_eq!(part["difference"]["target_offset"], 20_000);
+}
+
+#[test]
 fn deleted_and_recreated_topics_follow_their_policies() {
     let bed = Bed::get();
     bed.create_topic(Side::Orange, "dl.gone", 1, 3, &[]);

@@ -223,7 +223,10 @@ fn topic(name: &str, state: TopicState, reason: Option<&str>, lag: Option<u64>, 
         lag_records: lag,
         records,
         bytes: records * 734,
-        each: Vec::new(),
+        behind_seconds: if state == TopicState::Active { 0.4 } else { 0.0 },
+        partition_states: [("running".to_owned(), 12)].into(),
+        guarded_by_log: 0,
+        standing: Vec::new(),
     }
 }
 

@@ -87,7 +87,15 @@ impl Lane {
         };
         let said = outcome.record_errors.first().and_then(|one| one.message.as_deref()).or(outcome.message.as_deref());
         let said = said.map_or_else(String::new, |said| format!(": {said}"));
-        let text = format!("partition {}: the target answered {error}{said}", self.partition);
+        let at = match error {
+            KafkaError::INVALID_RECORD | KafkaError::MESSAGE_TOO_LARGE | INVALID_TIMESTAMP | RECORD_LIST_TOO_LARGE => {
+                // Exact where the batch has no holes.
+                let index = outcome.record_errors.first().map_or(0, |one| i64::from(one.index.max(0)));
+                format!(", source offset {} or next to it", state.acked.next_offset.saturating_add(index))
+            }
+            _ => String::new(),
+        };
+        let text = format!("partition {}{at}: the target answered {error}{said}", self.partition);
         let after = state.refused(error, text, now);
         // What passes by itself may have been written all the same: too few replicas in time, a leader that moved.
         let ask = ask && state.adopted;
@@ -254,6 +262,8 @@ impl State {
 
 /// 18: the batch is larger than a segment.
 const RECORD_LIST_TOO_LARGE: KafkaError = known(18);
+/// 32: outside `message.timestamp.before.max.ms` or `after.max.ms`.
+const INVALID_TIMESTAMP: KafkaError = known(32);
 /// 31: no permission on the cluster (idempotent writes before 3.0).
 const CLUSTER_AUTHORIZATION_FAILED: KafkaError = known(31);
 /// 59: the broker has forgotten the producer.
