@@ -179,7 +179,7 @@ fn deleted_and_recreated_topics_follow_their_policies() {
     bed.create_topic(Side::Orange, "dl.gone", 1, 3, &[]);
     bed.create_topic(Side::Orange, "dl.again", 1, 3, &[]);
     let mut link = Link::copying("dl[.].*", "${topic}.copy");
-    link.replicate.push_str("deletes = \"delete\"\ndelete_after = \"3s\"\non_recreate = \"replace\"\n");
+    link.replicate.push_str("deletes = \"delete\"\ndelete_after = \"25s\"\non_recreate = \"replace\"\n");
     let _orange = Endpoint::start(Side::Orange, "link", &link.orange());
     let grape = Endpoint::start(Side::Grape, "link", &link.grape());
     produce("dl.gone", 100, 0);
@@ -190,7 +190,8 @@ fn deleted_and_recreated_topics_follow_their_policies() {
     }
     bed.create_topic(Side::Orange, "dl.again", 1, 3, &[]);
     produce("dl.again", 40, 0);
-    grape.wait("gone and made anew", SOON, |status| {
+    // Kafka's tools take seconds to start: the grace must outlast the time between the deletion and the creation of one topic.
+    grape.wait("gone and made anew", 2 * SOON, |status| {
         !events(status, "copy_deleted").is_empty()
             && !events(status, "copy_replaced").is_empty()
             && status["flows"][0]["records_total"] == 240
