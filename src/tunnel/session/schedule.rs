@@ -398,7 +398,7 @@ impl Session {
         if stream.turn < CRUMB {
             stream.turn += TURN;
         }
-        let room = batch.data_room().min((most - batch.len()).max(MIN_PIECE));
+        let room = batch.data_room().min(most.saturating_sub(batch.len()).max(MIN_PIECE));
         let Some(piece) = stream.send.take(id, room) else {
             return More::No;
         };
