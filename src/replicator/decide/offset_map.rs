@@ -268,13 +268,26 @@ impl OffsetMap {
     /// Forgets chunks of which the target has no record any more, now that its log begins here.
     pub fn prune(&mut self, target_log_start: i64) {
         while self.sealed.front().is_some_and(|front| front.target_end <= target_log_start) {
-            self.sealed.pop_front();
+            let Some(gone) = self.sealed.pop_front() else { break };
             self.forgotten.push(self.first);
             self.first += 1;
-            // What was before is not in the target.
+            // What was before is not in the target, but of a hole behind it some may be.
+            let (since, start) = self.begins();
+            self.complete = since == gone.next || start == gone.target_end;
+            self.revision += 1;
+        }
+        if !self.complete && (0..=target_log_start).contains(&self.begins().1) {
             self.complete = true;
             self.revision += 1;
         }
+    }
+
+    /// The source offset that the oldest chunk begins at, and the target offset of its first record; without one the end of what is
+    /// known of the target, -1 where nothing was copied.
+    fn begins(&self) -> (i64, i64) {
+        let oldest = self.sealed.front().map(|one| (one.since, one.first.target));
+        let tail = || self.tail.segments.first().map_or(self.tail.target, |first| first.target);
+        oldest.unwrap_or_else(|| (self.tail.since, tail()))
     }
 
     /// Chunks beside the newest.

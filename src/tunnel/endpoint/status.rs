@@ -45,7 +45,7 @@ pub struct TunnelStatus {
     pub carriers: Vec<CarrierStatus>,
     /// Streams open now.
     pub streams: usize,
-    /// Those of them that moved the most bytes, at most [`MOST_SHOWN`].
+    /// Those of them that moved the most bytes, at most 32.
     pub busiest: Vec<StreamInfo>,
     /// Streams opened from this side.
     pub streams_opened: u64,

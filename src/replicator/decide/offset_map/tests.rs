@@ -449,3 +449,28 @@ fn hostile_bytes_are_refused_by_name() {
         assert!(Key::decode(key).is_err(), "{key:?}");
     }
 }
+
+/// Found by the property above: the chunks before a hole that a loss had made were pruned, and what the hole might hold was then
+/// taken for nothing.
+#[test]
+fn a_hole_outlives_the_chunks_before_it() {
+    let mut world = World::new(0);
+    let steps = [
+        Step::Copy(1),
+        Step::Store { restart: false },
+        Step::Copy(3),
+        Step::Transactions(222, 1),
+        Step::Transactions(134, 2),
+        Step::Transactions(157, 1),
+        Step::Store { restart: false },
+        Step::Copy(116),
+        Step::Lose(118),
+        Step::Copy(1),
+        Step::Prune(2),
+    ];
+    for step in &steps {
+        world.step(step);
+    }
+    world.map.know(world.source);
+    world.check();
+}
