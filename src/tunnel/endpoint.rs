@@ -8,6 +8,7 @@
 
 mod carrier_task;
 mod failure;
+mod handle;
 mod keyring;
 mod offer;
 mod shared;
@@ -26,7 +27,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-pub(super) use shared::Shared;
+pub(super) use shared::{Reader, Shared};
 pub use status::{CarrierStatus, TunnelState, TunnelStatus};
 
 use super::Offer;

@@ -3,12 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-use super::endpoint::Shared;
+use super::endpoint::{Reader, Shared};
 use super::session::{OpenRefused, Read, StreamEnd, StreamId};
 use crate::net::Stream;
 
@@ -25,6 +26,9 @@ pub struct TunnelStream {
     id: StreamId,
     /// Received, not consumed.
     front: Bytes,
+    /// Who waits for more, and whether there is any.
+    reader: Option<Waker>,
+    readable: Arc<AtomicBool>,
     /// The far application's end was read.
     ended: bool,
     /// Bytes that there was room for when it was last looked; only this stream's writer lessens them.
@@ -36,8 +40,18 @@ pub struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(super) const fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self { shared, id, front: Bytes::new(), ended: false, room: 0, finished: false, reset: false }
+    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self {
+            shared,
+            id,
+            front: Bytes::new(),
+            reader: None,
+            readable: Arc::default(),
+            ended: false,
+            room: 0,
+            finished: false,
+            reset: false,
+        }
     }
 
     /// Waits for the peer's answer to OPEN.
@@ -87,14 +101,26 @@ impl AsyncBufRead for TunnelStream {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.front.is_empty() && !this.ended {
-            let (shared, id) = (&this.shared, this.id);
-            let read = shared.with(|state, now| match state.session.read(now, id) {
+            let waits = this.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()));
+            if waits && !this.readable.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+            let (id, reader, readable) = (this.id, &mut this.reader, &this.readable);
+            let read = this.shared.with(|state, now| match state.session.read(now, id) {
                 Ok(Read::Blocked) => {
-                    state.waiting(id).read = Some(cx.waker().clone());
+                    let waker = reader.insert(cx.waker().clone()).clone();
+                    readable.store(false, Ordering::Relaxed);
+                    state.waiting(id).read = Some(Reader { waker, readable: Arc::clone(readable) });
                     Poll::Pending
                 }
-                Ok(read) => Poll::Ready(Ok(read)),
-                Err(end) => Poll::Ready(Err(cut(&end))),
+                Ok(read) => {
+                    *reader = None;
+                    Poll::Ready(Ok(read))
+                }
+                Err(end) => {
+                    *reader = None;
+                    Poll::Ready(Err(cut(&end)))
+                }
             });
             match ready!(read)? {
                 Read::Data(data) => this.front = data,

@@ -5,16 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
-use super::shared::{CarrierHandle, Shared};
+use super::handle::CarrierHandle;
+use super::shared::Shared;
 use crate::tunnel::carrier::{Established, Opened, Plain, Protect, Sealed};
 use crate::tunnel::session::frame::{self, Decoded, Frame};
 use crate::tunnel::session::{Batch, CarrierEnd, CarrierId, SessionEnd, Violation};
@@ -38,9 +38,19 @@ pub(super) struct CarrierTask {
     io: CarrierIo,
     /// Plaintext of one pull: whole records.
     most: usize,
+    /// The last pull left something, or the session said that there is something.
+    due: bool,
     /// Whether the socket has the congestion control of its way.
     steered: bool,
     ended: bool,
+}
+
+/// What follows some rounds.
+enum Next {
+    /// A turn for others, then more.
+    Others,
+    /// The session wants it closed.
+    Close(CarrierEnd),
 }
 
 /// What a round did.
@@ -92,6 +102,7 @@ impl CarrierTask {
             id,
             io,
             most: (PULL / record).max(1) * record,
+            due: true,
             steered: false,
             ended: false,
         }
@@ -110,51 +121,57 @@ impl CarrierTask {
         if let Err(end) = self.take_in() {
             return end;
         }
-        let mut rounds = 0;
         loop {
-            if let Some(why) = self.handle.closing() {
-                self.say_farewell().await;
-                return why;
-            }
-            match poll_fn(|cx| Poll::Ready(self.round(cx))).await {
-                Ok(Busy::Wrote) => {
-                    rounds += 1;
-                    if rounds == ROUNDS {
-                        rounds = 0;
-                        tokio::task::yield_now().await;
-                    }
-                    continue;
-                }
+            match poll_fn(|cx| self.poll_rounds(cx)).await {
                 // Whom the bytes are for has its turn before there is a look for more, and what it answers goes with the next write.
-                Ok(Busy::Read) => {
-                    rounds = 0;
-                    tokio::task::yield_now().await;
-                    continue;
+                Ok(Next::Others) => tokio::task::yield_now().await,
+                Ok(Next::Close(why)) => {
+                    self.say_farewell().await;
+                    return why;
                 }
-                Ok(Busy::No) => rounds = 0,
                 // Words that arrived before the end may tell more than the end.
                 Err(end) => return self.handle.closing().unwrap_or(end),
-            }
-            let interest =
-                if self.io.out.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-            tokio::select! {
-                biased;
-                () = self.handle.wake.notified() => {}
-                ready = self.io.socket.ready(interest) => {
-                    if let Err(error) = ready {
-                        return lost(&error);
-                    }
-                }
             }
         }
     }
 
-    /// Writes and reads what can be without waiting.
+    /// Works until others are to have a turn; pending while the socket gives and takes nothing, and the session has nothing.
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, CarrierEnd>> {
+        for _ in 0..ROUNDS {
+            if self.handle.wake.take() {
+                self.due = true;
+                if let Some(why) = self.handle.closing() {
+                    return Poll::Ready(Ok(Next::Close(why)));
+                }
+            }
+            match self.round(cx)? {
+                Busy::Wrote => {}
+                Busy::Read => return Poll::Ready(Ok(Next::Others)),
+                Busy::No => {
+                    self.handle.wake.register(cx.waker());
+                    if self.handle.wake.is_set() {
+                        continue;
+                    }
+                    if self.io.out.is_empty() {
+                        return Poll::Pending;
+                    }
+                    ready!(self.io.socket.poll_write_ready(cx)).map_err(|error| lost(&error))?;
+                }
+            }
+        }
+        Poll::Ready(Ok(Next::Others))
+    }
+
+    /// Writes and reads what can be without waiting. After [`Busy::No`] the socket wakes the task when it has something to read.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<Busy, CarrierEnd> {
-        if self.io.out.is_empty() {
+        if self.due && self.io.out.is_empty() {
             self.pull()?;
         }
         let wrote = self.io.write().map_err(|error| lost(&error))?;
+        if !self.due && !self.io.out.is_empty() {
+            self.due = true;
+            self.shared.with(|state, _| state.session.stalled(self.id));
+        }
         let read = match self.io.read(cx) {
             Ok(Some(0)) => return Err(lost(&io::Error::new(io::ErrorKind::UnexpectedEof, "cut by the peer"))),
             Ok(Some(n)) => n,
@@ -180,10 +197,11 @@ impl CarrierTask {
         let io = &mut self.io;
         io.batch.clear();
         let steered = self.steered;
-        let rtt = self.shared.with(|state, now| {
-            state.session.pull(now, self.id, self.most, &mut io.batch);
-            if steered { None } else { state.session.carrier_rtt(self.id) }
+        let (due, rtt) = self.shared.with(|state, now| {
+            let more = state.session.pull(now, self.id, self.most, &mut io.batch);
+            (more, if steered { None } else { state.session.carrier_rtt(self.id) })
         });
+        self.due = due;
         if let Some(rtt) = rtt {
             self.steered = true;
             self.shared.steer(&io.socket, rtt);

@@ -4,8 +4,7 @@
 //! and acts on them after releasing it, so that nobody is woken into a lock that is held.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,12 +14,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::failure;
+use super::handle::{CarrierHandle, Phase};
 use super::offer::Offered;
 use super::status::{CarrierStatus, MOST_SHOWN, Record, TunnelState, TunnelStatus};
 use crate::config::Congestion;
 use crate::net::{DialError, HostPort, tcp_info};
 use crate::tunnel::Offer;
-use crate::tunnel::carrier::{AcceptKeys, AcceptStatusReader, PeerIdentity, Proof, Trust};
+use crate::tunnel::carrier::{AcceptKeys, AcceptStatusReader, Trust};
 use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session, StreamId};
 
 /// From this round trip on a lost packet costs a loss-based congestion control more than BBR's pacing costs the processor.
@@ -72,63 +72,10 @@ pub(crate) struct State {
 /// Who waits on one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    pub(crate) read: Option<Waker>,
+    pub(crate) read: Option<Reader>,
     pub(crate) write: Option<Waker>,
     pub(crate) answer: Option<Waker>,
     pub(crate) cut: Option<Waker>,
-}
-
-/// How the shell reaches a carrier's task, and how others learn of the carrier.
-#[derive(Debug)]
-pub(super) struct CarrierHandle {
-    pub(super) wake: Notify,
-    pub(super) phase: watch::Sender<Phase>,
-    pub(super) address: String,
-    /// The socket's own and its peer's address; `None` when it was gone already.
-    ends: Option<(SocketAddr, SocketAddr)>,
-    since: Instant,
-    pub(super) identity: String,
-    pub(super) proof: Proof,
-    /// Bytes on the wire, sealed.
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
-}
-
-/// What became of a carrier.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Phase {
-    Joining,
-    Attached,
-    Suspect,
-    /// To be closed by its task.
-    Closing(CarrierEnd),
-    /// Its task ended.
-    Ended(CarrierEnd),
-}
-
-impl CarrierHandle {
-    pub(super) fn new(peer: &PeerIdentity, proof: Proof, socket: &TcpStream) -> Arc<Self> {
-        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self {
-            wake: Notify::new(),
-            phase: watch::Sender::new(Phase::Joining),
-            address: peer.address.to_string(),
-            ends: socket.local_addr().ok().zip(socket.peer_addr().ok()),
-            since: now(),
-            identity: peer.name.clone(),
-            proof,
-            sent,
-            received,
-        })
-    }
-
-    /// Why the carrier shall close, if it shall.
-    pub(super) fn closing(&self) -> Option<CarrierEnd> {
-        match &*self.phase.borrow() {
-            Phase::Closing(why) => Some(why.clone()),
-            Phase::Joining | Phase::Attached | Phase::Suspect | Phase::Ended(_) => None,
-        }
-    }
 }
 
 /// What is done after the lock is released.
@@ -141,6 +88,21 @@ struct Afterwards {
     finished: bool,
     state: Option<TunnelState>,
     wanted: Option<u8>,
+}
+
+/// A task that waits for something to read.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) waker: Waker,
+    /// Set before it is woken: a task that was woken for something else sees by it that there is still nothing.
+    pub(crate) readable: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn woken(self) -> Waker {
+        self.readable.store(true, Ordering::Release);
+        self.waker
+    }
 }
 
 impl Shared {
@@ -187,8 +149,7 @@ impl Shared {
             let result = work(state, now);
             state.drain_events(now, &mut after, &self.names);
             after.finished = state.session.streams() == 0;
-            let next = state.session.poll_timeout().map(|(at, _)| at);
-            if let Some(at) = next
+            if let Some(at) = state.session.poll_nearer()
                 && state.armed.is_none_or(|armed| at < armed)
             {
                 state.armed = Some(at);
@@ -211,7 +172,7 @@ impl Shared {
             waker.wake();
         }
         for carrier in after.carriers {
-            carrier.wake.notify_one();
+            carrier.wake.set();
         }
         if after.finished {
             self.finished.notify_waiters();
@@ -255,10 +216,7 @@ impl Shared {
                     }
                 }
             }
-            self.with(|state, now| {
-                state.armed = None;
-                state.session.handle_timeout(now);
-            });
+            self.with(|state, now| state.session.handle_timeout(now));
         }
     }
 
@@ -495,7 +453,10 @@ impl State {
                 Event::PeerDraining => info!(link, "the peer is shutting down and takes no new streams"),
                 Event::Offered { id, host, port } => after.offers.push((id, host, port)),
                 Event::Answered(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.answer.take())),
-                Event::Readable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.read.take())),
+                Event::Readable(id) => {
+                    let reader = self.waiting.get_mut(&id).and_then(|w| w.read.take());
+                    after.wakers.extend(reader.map(Reader::woken));
+                }
                 Event::Writable(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.write.take())),
                 Event::Cut(id) => after.wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.cut.take())),
             }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::carrier_task::CarrierTask;
-use super::shared::{CarrierHandle, Phase, Shared};
+use super::handle::{CarrierHandle, Phase};
+use super::shared::Shared;
 use crate::lifecycle::{Backoff, Drain};
 use crate::net::BoxFuture;
 use crate::tunnel::carrier::{CarrierError, Established};

@@ -101,10 +101,11 @@ impl Carrier {
     }
 
     /// Remembers a GONE until the peer is known to have it. Nothing acknowledges it, but carriers keep the order: the answer
-    /// to a later PING does.
-    pub(super) fn on_told_gone(&mut self, sid: u64) {
+    /// to a later PING does. True when that PING is due now.
+    pub(super) fn on_told_gone(&mut self, sid: u64) -> bool {
         self.told_gone.push_back(sid);
-        if self.told_gone.len().is_multiple_of(CONFIRM_EVERY) {
+        let confirm = self.told_gone.len().is_multiple_of(CONFIRM_EVERY);
+        if confirm {
             self.live.hurry();
         }
         if self.told_gone.len() > MAX_TOLD {
@@ -112,6 +113,7 @@ impl Carrier {
             self.told_gone.pop_front();
             self.confirming.1 = self.confirming.1.saturating_sub(1);
         }
+        confirm
     }
 
     fn confirm(&mut self, seq: u64) {
@@ -165,6 +167,7 @@ impl Session {
             opened_at: now,
         };
         self.carriers.insert(id, carrier);
+        self.nearer = true;
         id
     }
 
@@ -176,6 +179,8 @@ impl Session {
         if carrier.state == State::Closing {
             return;
         }
+        // Beginnings come with deadlines of their own.
+        self.nearer |= !carrier.carries();
         if carrier.live.on_heard(now) {
             self.on_recovered(id);
         }
@@ -233,6 +238,7 @@ impl Session {
             (Frame::Pong { seq, .. }, State::Attached) => {
                 let took = carrier.live.on_pong(now, seq);
                 carrier.confirm(seq);
+                self.measure_way();
                 if let Some(took) = took.filter(|_| self.express() == Some(id)) {
                     self.judge_queue(now, took);
                 }
@@ -266,6 +272,7 @@ impl Session {
     pub fn carrier_lost(&mut self, now: Instant, id: CarrierId) {
         self.retire_carrier(now, id);
         self.carriers.remove(&id);
+        self.measure_way();
         self.attach_waiting(now);
     }
 
@@ -276,6 +283,7 @@ impl Session {
         {
             carrier.state = State::Closing;
             carrier.idle = false;
+            self.measure_way();
             self.events.push_back(Event::Close(id, why));
         }
     }
@@ -295,9 +303,11 @@ impl Session {
         if was != State::Attached {
             return;
         }
+        self.measure_way();
         self.unload(id);
         if self.incarnation.is_some() && self.parked_since.is_none() && !self.any_attached() {
             self.parked_since = Some(now);
+            self.due_at(now + self.config.park);
             if self.incarnation.as_ref().is_some_and(|incarnation| incarnation.established) {
                 self.events.push_back(Event::Parked);
             }

@@ -98,12 +98,19 @@ impl Liveness {
         std::mem::take(&mut self.suspect)
     }
 
-    /// Data arrived or went out.
-    pub(super) fn on_data(&mut self, now: Instant, sent: bool) {
+    /// Data arrived or went out; gives [`Self::next`] where that came nearer.
+    pub(super) fn on_data(&mut self, now: Instant, sent: bool) -> Option<Instant> {
+        let busy = self.is_busy();
         self.last_data = Some(now);
-        if sent {
-            self.owed_since.get_or_insert(now);
+        let owed = sent && self.owed_since.is_none();
+        if owed {
+            self.owed_since = Some(now);
         }
+        (owed || !busy).then(|| self.next().0)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.last_data.is_some_and(|at| self.last_ping < at + BUSY_FOR)
     }
 
     /// The answer to a ping: how long that took, if it is to the last one.
@@ -139,8 +146,7 @@ impl Liveness {
     }
 
     fn ping_at(&self) -> Instant {
-        let busy = self.last_data.is_some_and(|at| self.last_ping < at + BUSY_FOR);
-        self.last_ping + if busy { BUSY_PING } else { IDLE_PING }
+        self.last_ping + if self.is_busy() { BUSY_PING } else { IDLE_PING }
     }
 
     fn suspect_at(&self) -> Option<Instant> {

@@ -4,8 +4,9 @@
 //! # How to drive it
 //! * Network in: [`Session::carrier_opened`], [`Session::handle_frame`], [`Session::carrier_lost`].
 //! * Network out: [`Session::pull`], called by a carrier's writer when its socket can take more, so that what is urgent
-//!   overtakes until the last moment. After an empty pull the carrier sleeps until [`Event::Wake`].
-//! * Time: [`Session::poll_timeout`], [`Session::handle_timeout`]. Times given must not go backwards.
+//!   overtakes until the last moment. After one that left nothing the carrier sleeps until [`Event::Wake`].
+//! * Time: [`Session::poll_timeout`], [`Session::handle_timeout`]; [`Session::poll_nearer`] tells cheaply, after any other call,
+//!   whether the timeout has to be looked at again. Times given must not go backwards.
 //! * Applications: [`Session::open`], [`Session::accept`], [`Session::write`], [`Session::read`] and their like.
 //! * Afterwards, always: [`Session::poll_event`] until `None`.
 //!
@@ -72,8 +73,9 @@ use window::Budget;
 pub const SLOTS: u8 = 16;
 /// Carriers to begin with where their number follows the need.
 pub const FIRST_CARRIERS: u8 = 2;
-/// Delay of an acknowledgement that is not due by amount.
-const ACK_DELAY: Duration = Duration::from_millis(25);
+/// Delay of an acknowledgement that is not due by amount. It mostly goes with the answer before that; a shorter delay would have
+/// every hundredth round trip of a quick exchange wait for a timer that finds nothing to do.
+const ACK_DELAY: Duration = Duration::from_millis(100);
 /// How long a stream that nobody reads any more may stay half-open.
 const LINGER: Duration = Duration::from_secs(60);
 /// How long credit may be of no use before it is given back.
@@ -251,6 +253,10 @@ pub struct Session {
     counters: Counters,
     /// The timeout announced last.
     armed: Option<Instant>,
+    /// Something is due before that.
+    nearer: bool,
+    /// Shortest round trip of the attached carriers.
+    way: Duration,
 }
 
 impl Session {
@@ -289,6 +295,8 @@ impl Session {
             wanted: FIRST_CARRIERS,
             counters: Counters::default(),
             armed: None,
+            nearer: false,
+            way: Duration::ZERO,
         }
     }
 
@@ -359,6 +367,16 @@ impl Session {
 
     /// Shortest round trip of the attached carriers: how long the way is, whatever waits on it now.
     fn way(&self) -> Duration {
+        debug_assert_eq!(self.way, self.shortest());
+        self.way
+    }
+
+    /// What [`Self::way`] is, after a carrier came, went or was measured.
+    fn measure_way(&mut self) {
+        self.way = self.shortest();
+    }
+
+    fn shortest(&self) -> Duration {
         self.carriers.values().filter(|c| c.carries()).filter_map(|c| c.live.shortest()).min().unwrap_or_default()
     }
 
@@ -403,8 +421,32 @@ impl Session {
             .chain(self.unused_at.map(|at| (at, "give credit back")))
             .chain(self.lingering.front().map(|&(at, _)| (at, "linger")))
             .min_by_key(|&(at, _)| at);
+        debug_assert!(
+            self.nearer || next.is_none_or(|(at, _)| self.armed.is_some_and(|armed| armed <= at)),
+            "due before {:?} and nobody was told: {next:?}",
+            self.armed
+        );
         self.armed = next.map(|(at, _)| at);
+        self.nearer = false;
         next
+    }
+
+    /// The timeout, if it is nearer than the one told last.
+    pub fn poll_nearer(&mut self) -> Option<Instant> {
+        if self.nearer { self.poll_timeout().map(|(at, _)| at) } else { None }
+    }
+
+    /// Something is due at `at`.
+    fn due_at(&mut self, at: Instant) {
+        self.nearer |= self.armed.is_none_or(|armed| at < armed);
+    }
+
+    /// Credit is given back after a while without use.
+    fn expect_unused(&mut self, now: Instant) {
+        if self.unused_at.is_none() {
+            self.unused_at = Some(now + UNUSED);
+            self.due_at(now + UNUSED);
+        }
     }
 
     /// Gives back what streams' peers permit and streams had no use for. Others can use it: the peer's budget is shared.
@@ -429,6 +471,7 @@ impl Session {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.nearer = true;
         if self.armed.is_some_and(|at| now.saturating_duration_since(at) > STOPPED) {
             self.carriers.values_mut().for_each(|carrier| carrier.live.forgive(now));
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::{OpenFailure, StreamEnd, Violation};
 use super::frame::{Frame, Report, Side};
 use super::streams::{Phase, Stream};
-use super::{ACK_DELAY, CarrierId, Event, Session, UNUSED};
+use super::{ACK_DELAY, CarrierId, Event, Session};
 
 /// Most separate ranges of the peer's stream ids: it uses them in order, and a few overtake each other between carriers.
 const MAX_ID_RANGES: usize = 65_536;
@@ -114,8 +114,10 @@ impl Session {
             }
             Known::Unseen => return Err(Violation::BadStreamId { frame: "DATA", sid }),
         }
-        if let Some(carrier) = self.carriers.get_mut(&id) {
-            carrier.live.on_data(now, false);
+        if let Some(carrier) = self.carriers.get_mut(&id)
+            && let Some(at) = carrier.live.on_data(now, false)
+        {
+            self.due_at(at);
         }
         let id = self.name(sid);
         let Some(stream) = self.streams.get_mut(&sid) else {
@@ -174,7 +176,10 @@ impl Session {
             self.flag(sid, |ctl| &mut ctl.credit);
         } else {
             self.acks.insert(sid);
-            self.ack_at.get_or_insert(now + ACK_DELAY);
+            if self.ack_at.is_none() {
+                self.ack_at = Some(now + ACK_DELAY);
+                self.due_at(now + ACK_DELAY);
+            }
         }
         if duplicate {
             self.bear(now, "DATA without new bytes")?;
@@ -286,7 +291,7 @@ impl Session {
         };
         let phase = refusal.map_or(Phase::Offered, |detail| Phase::Refused(OpenFailure::limit(detail)));
         let refused = matches!(phase, Phase::Refused(_));
-        self.unused_at.get_or_insert(now + UNUSED);
+        self.expect_unused(now);
         let floor = self.budget.floor();
         let mut stream = Stream::new(false, phase, max_off, floor);
         stream.released = refused;

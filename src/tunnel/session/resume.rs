@@ -329,6 +329,7 @@ impl Session {
             carrier.reported = true;
             carrier.last_pull = now;
         }
+        self.measure_way();
         let mut resumed = self.parked_since.take().is_some();
         if let Some(incarnation) = &mut self.incarnation
             && !std::mem::replace(&mut incarnation.established, true)

@@ -182,11 +182,12 @@ impl Session {
         }
     }
 
-    /// Fills `batch` with up to about `most` bytes for the carrier, most urgent first. An empty batch means: sleep until
-    /// [`super::Event::Wake`].
-    pub fn pull(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) {
+    /// Fills `batch` with up to about `most` bytes for the carrier, most urgent first. False when there is no more: then the carrier
+    /// pulls again after [`super::Event::Wake`]; one whose socket does not take the batch at once says so by [`Self::stalled`], and
+    /// pulls after it did.
+    pub fn pull(&mut self, now: Instant, id: CarrierId, most: usize, batch: &mut Batch) -> bool {
         let Some(carrier) = self.carriers.get_mut(&id) else {
-            return;
+            return false;
         };
         carrier.last_pull = now;
         carrier.woken = false;
@@ -205,16 +206,28 @@ impl Session {
             self.pull_data(now, id, most, batch);
             if batch.len() > before
                 && let Some(carrier) = self.carriers.get_mut(&id)
+                && let Some(at) = carrier.live.on_data(now, true)
             {
-                carrier.live.on_data(now, true);
+                self.due_at(at);
             }
             if batch.len() > before {
                 self.weigh(now, id, batch.len() >= most);
                 self.probe_queue(now);
             }
         }
+        let left = !self.ctl.is_empty() || !self.gone.is_empty();
         if let Some(carrier) = self.carriers.get_mut(&id) {
-            carrier.idle = batch.is_empty();
+            let left = left || !carrier.outbox.is_empty() || !carrier.small.is_empty() || !carrier.bulk.is_empty();
+            carrier.idle = batch.is_empty() || (batch.len() < most && !left);
+            return !carrier.idle;
+        }
+        false
+    }
+
+    /// The carrier's socket did not take what was pulled: it is of no use to others until it pulls again.
+    pub fn stalled(&mut self, id: CarrierId) {
+        if let Some(carrier) = self.carriers.get_mut(&id) {
+            carrier.idle = false;
         }
     }
 
@@ -244,7 +257,7 @@ impl Session {
         if let Some(express) = self.express()
             && let Some(carrier) = self.carriers.get_mut(&express)
         {
-            carrier.live.probe(now, pause);
+            self.nearer |= carrier.live.probe(now, pause);
         }
     }
 
@@ -265,8 +278,10 @@ impl Session {
             && let Some(sid) = self.gone.pop_first()
         {
             batch.push(&Frame::Gone { sid });
-            if let Some(carrier) = self.carriers.get_mut(&id) {
-                carrier.on_told_gone(sid);
+            if let Some(carrier) = self.carriers.get_mut(&id)
+                && carrier.on_told_gone(sid)
+            {
+                self.nearer = true;
             }
         }
         while batch.len() < most

@@ -8,7 +8,7 @@ use super::error::{OpenError, OpenFailure, StreamEnd};
 use super::recv::RecvHalf;
 use super::send::SendHalf;
 use super::window::Window;
-use super::{CarrierId, Event, LINGER, Session, StreamId, UNUSED};
+use super::{CarrierId, Event, LINGER, Session, StreamId};
 
 /// One stream at one side.
 ///
@@ -265,7 +265,7 @@ impl Session {
         write: impl FnOnce(&mut SendHalf),
     ) -> Result<(), StreamEnd> {
         let sid = self.present(id)?;
-        self.unused_at.get_or_insert(now + UNUSED);
+        self.expect_unused(now);
         let Some(stream) = self.streams.get_mut(&sid) else {
             return Err(StreamEnd::ResetByUs);
         };
@@ -304,7 +304,7 @@ impl Session {
     /// Why the stream was cut; never confused with its end.
     pub fn read(&mut self, now: Instant, id: StreamId) -> Result<Read, StreamEnd> {
         let sid = self.present(id)?;
-        self.unused_at.get_or_insert(now + UNUSED);
+        self.expect_unused(now);
         let way = self.way();
         let Some(stream) = self.streams.get_mut(&sid) else {
             return Err(StreamEnd::ResetByUs);
@@ -380,6 +380,7 @@ impl Session {
                     self.cut(sid, 1);
                 } else if !stream.recv.is_complete() {
                     self.lingering.push_back((now + LINGER, sid));
+                    self.due_at(now + LINGER);
                 }
             }
         }

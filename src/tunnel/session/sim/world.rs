@@ -40,7 +40,7 @@ struct Wire {
     closing: [bool; 2],
     /// What is sent there goes nowhere, and nobody is told.
     hole: [bool; 2],
-    /// The last pull was empty: it is not pulled before the session wakes it.
+    /// The last pull left nothing: it is not pulled before the session wakes it.
     asleep: [bool; 2],
 }
 

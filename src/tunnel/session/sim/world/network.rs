@@ -95,15 +95,16 @@ impl World {
         {
             let mut batch = Batch::new(1 + 3000 + self.random.below(30_000) as usize);
             let most = 2000 + self.random.below(40_000) as usize;
-            self.sides[side].session.pull(self.now, wire.ids[side], most, &mut batch);
+            let more = self.sides[side].session.pull(self.now, wire.ids[side], most, &mut batch);
             let mut out = Vec::with_capacity(batch.len());
             let each = |parts: &[&[u8]]| {
                 parts.iter().for_each(|part| out.extend_from_slice(part));
                 Ok::<_, ()>(())
             };
             batch.for_each_record(each).unwrap();
-            wire.asleep[side] = out.is_empty();
+            wire.asleep[side] = !more;
             if out.is_empty() {
+                assert!(!more, "nothing came of a pull, and there is more");
                 break;
             }
             self.progress = true;
@@ -112,6 +113,10 @@ impl World {
                 let after = wire.flying[1 - side].back().map_or(self.now, |&(at, _)| at);
                 wire.load[1 - side] += out.len();
                 wire.flying[1 - side].push_back((after.max(self.now + wire.delay + jitter), out.into()));
+            }
+            if wire.asleep[side] && wire.load[1 - side] >= SOCKET {
+                self.sides[side].session.stalled(wire.ids[side]);
+                wire.asleep[side] = false;
             }
         }
     }
