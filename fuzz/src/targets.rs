@@ -33,6 +33,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("session", super::session::run, (16 << 20, 64)),
     target("walkers", linkspan::kafka::walk::fuzz_walkers, (4 << 10, 4)),
     target("readers", kafka_readers, (4 << 10, 4)),
+    target("refusals", kafka_refusals, (9 << 20, 4)),
     target("rewrite", linkspan::proxy::rewrite::fuzz_session, (64 << 10, 4)),
     target("proxy-header", linkspan::proxy::proxy_header::fuzz_proxy_header, (4 << 10, 4)),
     target("sasl-server", linkspan::sasl::server::fuzz_dialogue, (16 << 10, 16)),
@@ -57,6 +58,11 @@ fn kafka_readers(data: &[u8]) {
     linkspan::kafka::primitives::fuzz_primitives(data);
     linkspan::kafka::walk::fuzz_readers(data);
     linkspan::kafka::sasl::fuzz_sasl(data);
+}
+
+/// Each refusal may be as large as its bound.
+fn kafka_refusals(data: &[u8]) {
+    linkspan::kafka::refusal::fuzz_refusals(data);
 }
 
 /// A verdict must not change when more bytes come.

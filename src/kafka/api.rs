@@ -71,6 +71,30 @@ pub fn name(key: i16) -> &'static str {
     lookup(key).map_or("unknown", |api| api.name)
 }
 
+/// The key of the API that is called so; `None` where there is none.
+#[must_use]
+pub fn by_name(name: &str) -> Option<i16> {
+    TABLE.iter().find(|api| api.name == name).map(|api| api.key)
+}
+
+/// All names, by their keys.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|api| api.name)
+}
+
+/// APIs that change no record, no topic, and nothing of what the cluster is: to read, to be a member of a group, to commit offsets
+/// (a reader's own progress, without which no consumer works), to authenticate, and to look at everything.
+const READS: &[i16] = &[
+    1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 23, 29, 32, 35, 36, 41, 46, 48, 50, 55, 60, 61, 65, 66, 68, 69,
+    71, 72, 74, 75, 76, 77, 78, 79, 89, 90,
+];
+
+/// Whether an API is known to write nothing. Metadata is one, though it makes topics where it is asked to and brokers let it.
+#[must_use]
+pub fn only_reads(key: i16) -> bool {
+    READS.contains(&key)
+}
+
 /// Whether `version` of `key` has compact types and tagged fields. Unknown APIs are newer ones, and those all have.
 #[must_use]
 pub fn is_flexible(key: i16, version: i16) -> bool {

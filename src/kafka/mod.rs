@@ -11,5 +11,6 @@ pub mod batch;
 pub mod frame;
 pub mod header;
 pub mod primitives;
+pub mod refusal;
 pub mod sasl;
 pub mod walk;

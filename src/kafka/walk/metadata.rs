@@ -20,6 +20,21 @@ const PREFIX: &[Field] = &[
     Field::all(Op::Stop),
 ];
 
+/// What follows the correlation id of a request, to whether topics may be made by asking for them (from version 4 on).
+const REQUEST: &[Field] = &[
+    Field::all(Op::ShortText),
+    Field::all(Op::Tags),
+    Field::all(Op::List(&[Field::since(10, Op::Fixed(16)), Field::all(Op::Text), Field::all(Op::Tags)])),
+    Field::all(Op::Stop),
+];
+
+/// A walker over a request of `version`, 4 or above, fed with what follows the correlation id (`body` bytes), that stops before
+/// the byte that lets brokers make topics.
+#[must_use]
+pub fn to_auto_creation(version: i16, body: u64) -> Walker {
+    Walker::new(REQUEST, version, api::is_flexible(api::METADATA, version), body)
+}
+
 /// A walker over what follows the correlation id (`body` bytes), that stops behind the brokers.
 #[must_use]
 pub fn to_brokers_end(version: i16, body: u64) -> Walker {

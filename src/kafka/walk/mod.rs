@@ -73,6 +73,8 @@ pub fn fuzz_walkers(data: &[u8]) {
                 to_tail(key, version, body),
                 (key == api::METADATA).then(|| metadata::to_brokers_end(version, body)),
                 (key == api::PRODUCE).then(|| produce::to_acks(version, body)),
+                (key == api::PRODUCE).then(|| produce::to_end(version, body)),
+                (key == api::METADATA).then(|| metadata::to_auto_creation(version, body)),
             ];
             for mut walker in walkers.into_iter().flatten() {
                 for chunk in data.chunks(usize::from(step).max(1)) {

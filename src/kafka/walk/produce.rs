@@ -44,3 +44,25 @@ const REQUEST: &[Field] =
 pub fn to_acks(version: i16, body: u64) -> Walker {
     Walker::new(REQUEST, version, api::is_flexible(api::PRODUCE, version), body)
 }
+
+/// All that follows the correlation id of a request.
+const WHOLE_REQUEST: &[Field] = &[
+    Field::all(Op::ShortText),
+    Field::all(Op::Tags),
+    Field::since(3, Op::Text),
+    // Acks, timeout.
+    Field::all(Op::Fixed(6)),
+    Field::all(Op::List(&[
+        Field::until(12, Op::Text),
+        Field::since(13, Op::Fixed(16)),
+        Field::all(Op::List(&[Field::all(Op::Fixed(4)), Field::all(Op::Blob), Field::all(Op::Tags)])),
+        Field::all(Op::Tags),
+    ])),
+    Field::all(Op::Tags),
+];
+
+/// A walker over a request of `version`, fed with what follows the correlation id (`body` bytes), to its end.
+#[must_use]
+pub fn to_end(version: i16, body: u64) -> Walker {
+    Walker::new(WHOLE_REQUEST, version, api::is_flexible(api::PRODUCE, version), body)
+}

@@ -99,9 +99,29 @@ pub struct Walker {
     fixed_bytes: u32,
     tags: u32,
     skip: u64,
+    /// What is skipped is a blob.
+    blob: bool,
     position: u64,
     total: u64,
     done: bool,
+}
+
+/// What becomes of the bytes that are walked over.
+trait Keep {
+    fn keep(&mut self, bytes: &[u8]);
+}
+
+/// Nothing.
+struct Forget;
+
+impl Keep for Forget {
+    fn keep(&mut self, _: &[u8]) {}
+}
+
+impl Keep for Vec<u8> {
+    fn keep(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
 }
 
 impl Walker {
@@ -119,6 +139,7 @@ impl Walker {
             fixed_bytes: 0,
             tags: 0,
             skip: 0,
+            blob: false,
             position: 0,
             total,
             done: false,
@@ -130,6 +151,18 @@ impl Walker {
     /// # Errors
     /// [`Malformed`]: a length beyond the body, a number beyond its type, or a body that ends before the place of interest.
     pub fn feed(&mut self, input: &[u8]) -> Result<Fed, Malformed> {
+        self.walk(input, &mut Forget)
+    }
+
+    /// As [`Walker::feed`], and appends to `kept` what is walked over, each blob as the null one.
+    ///
+    /// # Errors
+    /// As [`Walker::feed`].
+    pub fn feed_without_blobs(&mut self, input: &[u8], kept: &mut Vec<u8>) -> Result<Fed, Malformed> {
+        self.walk(input, kept)
+    }
+
+    fn walk<K: Keep>(&mut self, input: &[u8], kept: &mut K) -> Result<Fed, Malformed> {
         let left = usize::try_from(self.total - self.position).unwrap_or(usize::MAX);
         let input = &input[..input.len().min(left)];
         let mut at = 0;
@@ -138,7 +171,11 @@ impl Walker {
                 let passed = self.skip.min((input.len() - at) as u64);
                 self.skip -= passed;
                 self.position += passed;
+                let from = at;
                 at += usize::try_from(passed).unwrap_or(0);
+                if !self.blob {
+                    kept.keep(&input[from..at]);
+                }
                 if self.skip > 0 {
                     break;
                 }
@@ -150,7 +187,13 @@ impl Walker {
             let Some(&byte) = input.get(at) else { break };
             at += 1;
             self.position += 1;
+            if number != Number::BlobLength {
+                kept.keep(&[byte]);
+            }
             if let Some(value) = self.push(number, byte)? {
+                if number == Number::BlobLength {
+                    kept.keep(if self.flexible { &[0] } else { &[0xff; 4] });
+                }
                 self.number = None;
                 self.take(number, value)?;
             }
@@ -216,6 +259,7 @@ impl Walker {
             return Err(Malformed::Short { what, at: self.place(), need: bytes, left });
         }
         self.skip = bytes;
+        self.blob = false;
         Ok(())
     }
 
@@ -249,7 +293,11 @@ impl Walker {
         }
         let value = u64::try_from(value).map_err(|_| Malformed::Length { what, at: self.place(), length: value })?;
         match number {
-            Number::TextLength | Number::ShortTextLength | Number::BlobLength => self.pass(value, what)?,
+            Number::TextLength | Number::ShortTextLength => self.pass(value, what)?,
+            Number::BlobLength => {
+                self.pass(value, what)?;
+                self.blob = true;
+            }
             Number::Count => self.enter(value)?,
             Number::TagCount => {
                 self.bounded(value.saturating_mul(2), what)?;
@@ -338,6 +386,24 @@ mod tests {
         for (body, flexible, behind) in [(FLEXIBLE, true, 2), (PLAIN, false, 2)] {
             for step in 1..=body.len() {
                 assert_eq!(walk(body, flexible, step), Ok((body.len() - behind) as u64), "step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_all_but_blobs_whatever_the_cut() {
+        let flexible = b"\x01\x07\x02ab....\x03\x03ab\x03\x00\x00\x00\x00\x00\x02\x01\x01!\x03\x00";
+        let plain = b"....\0\0\0\x02\0\x02ab\0\0\0\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
+        for (body, is_flexible, expected) in [(FLEXIBLE, true, &flexible[..]), (PLAIN, false, plain)] {
+            for step in 1..=body.len() {
+                let mut walker = Walker::new(LAYOUT, 1, is_flexible, body.len() as u64);
+                let mut kept = Vec::new();
+                for chunk in body.chunks(step) {
+                    if walker.feed_without_blobs(chunk, &mut kept).expect("well-formed").done {
+                        break;
+                    }
+                }
+                assert_eq!(kept, expected, "step {step}");
             }
         }
     }
