@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sasl", &["config", "net", "lifecycle"]),
     ("tunnel", &["config", "net", "lifecycle"]),
     ("net", &["config", "lifecycle"]),
-    ("config", &["net"]),
+    ("config", &["net", "kafka"]),
     ("kafka", &[]),
     ("lifecycle", &[]),
 ];

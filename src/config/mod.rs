@@ -360,6 +360,10 @@ pub struct ClientsConfig {
     pub users_file: Option<PathBuf>,
     /// Whether every connection begins with a PROXY header, from a load balancer in front.
     pub proxy_protocol: bool,
+    /// Whether everything is denied that writes.
+    pub read_only: bool,
+    /// Keys of APIs that are denied.
+    pub deny: Vec<i16>,
 }
 
 /// TLS as a server.

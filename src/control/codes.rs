@@ -379,6 +379,12 @@ codes! {
         cause: "the credentials under proxy.auth are wrong or expired, or the listener takes another mechanism",
         fix: "correct proxy.auth (or peer.security, where proxy.auth = true) as the message says, and restart"
     }
+    PROXY_DENIED = 504 {
+        "clients ask for what they may",
+        meaning: "A client asked the proxy for an API that proxy.clients denies. It was refused in Kafka's words, and no broker was asked. Told once for each client and API; status lists who it was.",
+        cause: "`read_only` or `deny` under [proxy.clients], and a client that is set to do more, for example a producer behind a read-only listener",
+        fix: "nothing, where the refusal is meant; else take the API out of `deny`, or give writers an endpoint without `read_only`"
+    }
     EXIT_REFUSED = 601 {
         "the peer asks for allowed targets only",
         meaning: "The peer asked this side to dial something that it may not reach. It was refused.",

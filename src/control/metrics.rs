@@ -213,6 +213,11 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "What the proxy refused, or could not go on with, by reason",
         status.proxy.refused.iter().map(|(reason, &count)| (vec![("reason", reason.clone())], count)),
     );
+    set.counter(
+        "linkspan_proxy_denied_requests",
+        "Requests of clients that proxy.clients does not allow, by API; none of them reached a broker",
+        status.proxy.denied.iter().map(|(api, &count)| (vec![("api", api.clone())], count)),
+    );
 }
 
 /// One row of numbers by topic; the last stands for all topics above the limit.
@@ -457,6 +462,7 @@ mod tests {
                 0.0,
             ),
             (r#"linkspan_broker_connections_opened_total{link="orange-grape",cluster="orange"}"#, 17.0),
+            (r#"linkspan_proxy_denied_requests_total{link="orange-grape",api="CreateTopics"}"#, 3.0),
             (r#"linkspan_errors_total{link="orange-grape",scope="replicator",code="LS405"}"#, 7.0),
         ] {
             assert_eq!(samples.get(series), Some(&value), "{series} in {samples:#?}");

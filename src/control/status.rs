@@ -321,6 +321,25 @@ pub struct ProxySection {
     /// Connections and responses that could not go on as they came since the start, by reason; reasons are written in the program.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// Requests that the policy of `[proxy.clients]` denied since the start, by API.
+    #[serde(default)]
+    pub denied: BTreeMap<String, u64>,
+    /// Who made them, the first first; at most 256.
+    #[serde(default)]
+    pub denials: Vec<DenialSection>,
+}
+
+/// A client that asked the proxy for what it may not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialSection {
+    /// The user, where clients authenticate at the proxy, or the address.
+    pub client: String,
+    /// What it asked for, by Kafka's name of the API.
+    pub api: String,
+    /// How often since the start.
+    pub requests: u64,
+    /// When it first did.
+    pub since: String,
 }
 
 /// The mode of the proxy.

@@ -12,11 +12,12 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, Code, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
+    self, CarrierSection, Code, DenialSection, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
     ListenerSection, PartitionSection, PathSection, ProxyMode, ProxySection, Status, StatusSource, StreamSection,
     TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
+use crate::proxy::Denial;
 use crate::replicator::{
     FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, PartitionStatus, TopicState, TopicStatus,
     TroubleCode,
@@ -178,6 +179,8 @@ impl Source {
             dns: None,
             reauthentications: 0,
             refused: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            denials: Vec::new(),
         };
         match &self.proxy {
             ProxyHandle::Off => {}
@@ -202,6 +205,8 @@ impl Source {
                 section.connections_total = seen.connections_total;
                 section.reauthentications = seen.reauthentications;
                 section.refused = seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+                section.denied = seen.denied.iter().map(|(api, count)| ((*api).to_owned(), *count)).collect();
+                section.denials = seen.denials.into_iter().map(denial).collect();
                 section.listeners = seen
                     .listeners
                     .into_iter()
@@ -233,6 +238,11 @@ impl Source {
             ProxyHandle::Off => Vec::new(),
         }
     }
+}
+
+fn denial(seen: Denial) -> DenialSection {
+    let Denial { client, api, requests, since } = seen;
+    DenialSection { client, api: api.to_owned(), requests, since: control::time::rfc3339(since) }
 }
 
 /// The moment that was so many seconds ago.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::login::{Login, LoginError};
-use super::rewrite::test_support::{frame, request};
+use super::rewrite::test_support::{end_txn, frame, request};
 use super::rewriter::{Rewriter, RewriterHandle};
 use super::rewriter_tests::{Names, PATIENCE, read_frame, soon};
 use crate::config::{ClientsConfig, RewriteConfig, Sasl, SaslMechanism, Secret, TlsClient, TlsServer};
@@ -322,11 +322,16 @@ async fn log_in(proxy: &Proxy, mechanism: SaslMechanism, name: &str, password: &
     login.run(&mut stream).await.map(|_| stream)
 }
 
-async fn with_users(first_port: u16) -> (Proxy, Arc<Seen>, tempfile::TempDir) {
+/// A file with one user, alice.
+fn users_file() -> (ClientsConfig, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("users");
     std::fs::write(&file, users::lines("alice", "own-secret").expect("lines")).expect("written");
-    let clients = ClientsConfig { users_file: Some(file), ..ClientsConfig::default() };
+    (ClientsConfig { users_file: Some(file), ..ClientsConfig::default() }, dir)
+}
+
+async fn with_users(first_port: u16) -> (Proxy, Arc<Seen>, tempfile::TempDir) {
+    let (clients, dir) = users_file();
     let (proxy, seen) = asking(Duration::from_secs(60), "right", first_port, clients).await;
     (proxy, seen, dir)
 }
@@ -379,6 +384,47 @@ async fn who_does_not_prove_it_gets_nothing() {
     assert_eq!(status.refused["client not authenticated"], 2);
     assert!(status.refused["client authentication failed"] >= 5, "{:?}", status.refused);
     assert!(!seen.requests.lock().expect("no panic").iter().any(|(key, _)| *key == 2), "no request passed");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn denied_requests_are_refused_and_told_once_for_each_user() {
+    let (mut clients, _dir) = users_file();
+    clients.read_only = true;
+    let (proxy, seen) = asking(Duration::from_secs(60), "right", 21_380, clients).await;
+    for round in 1..=2 {
+        let mut stream = log_in(&proxy, SaslMechanism::Plain, "alice", "own-secret").await.expect("let in");
+        stream.write_all(&[end_txn(8), request(2, 1, 9)].concat()).await.expect("written");
+        stream.flush().await.expect("flushed");
+        let mut answers = [0; 14 + 12];
+        soon("answers", stream.read_exact(&mut answers)).await.expect("answers");
+        assert_eq!(answers[..14], *b"\0\0\0\x0a\0\0\0\x08\0\0\0\0\0\x35");
+        assert_eq!(answers[18..22], 9_i32.to_be_bytes());
+        let status = proxy.handle.status();
+        assert_eq!((status.denied["EndTxn"], status.denials.len()), (round, 1));
+        let denial = &status.denials[0];
+        assert_eq!((denial.client.as_str(), denial.api, denial.requests), ("alice", "EndTxn", round));
+        drop(stream);
+    }
+    assert!(!seen.requests.lock().expect("no panic").iter().any(|(key, _)| *key == 26), "nothing of it passed");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_that_cannot_be_refused_is_counted_and_closed_on() {
+    let clients = ClientsConfig { deny: vec![1], ..ClientsConfig::default() };
+    let (proxy, _seen) = asking(Duration::from_secs(60), "right", 21_390, clients).await;
+    for requests in [vec![request(1, 4, 1)], vec![request(2, 1, 1), request(1, 4, 2)]] {
+        let mut client = proxy.connect().await;
+        client.write_all(&requests.concat()).await.expect("written");
+        let _ = soon("an end", client.read_to_end(&mut Vec::new())).await;
+    }
+    let status = proxy.handle.status();
+    assert_eq!((status.denied["Fetch"], status.refused["API not allowed"]), (2, 2));
+    assert_eq!(
+        status.denials.iter().map(|one| (one.client.as_str(), one.requests)).collect::<Vec<_>>(),
+        [("127.0.0.1", 2)]
+    );
     proxy.stop().await;
 }
 

@@ -44,6 +44,8 @@ pub(super) trait Meter: Mapping + Send {
     fn renewed(&mut self);
     /// The client failed so often to prove who it is.
     fn refused_logins(&mut self, count: u64);
+    /// The client, who is `user` where it proved it, asked so often for what the policy denies.
+    fn denied(&mut self, user: Option<&str>, key: i16, count: u64);
 }
 
 /// How a connection ended.
@@ -103,7 +105,7 @@ impl<C: Stream> Opening<C> {
             let skipped = self.up.pieces.take_skips();
             self.up.fed -= skipped;
             Pin::new(&mut self.client).consume(skipped);
-            if self.up.pieces.sends() || self.session.speaks() {
+            if self.up.pieces.sends() || self.session.speaks() || self.session.is_closing() {
                 return Poll::Ready(Ok(true));
             }
             match ready!(Pin::new(&mut self.client).poll_fill_buf(cx)) {
@@ -335,6 +337,7 @@ struct Pump<C, M> {
     up: Flow,
     down: Flow,
     meter: M,
+    /// Nothing more is taken of the client.
     draining: bool,
     timer: Pin<Box<Sleep>>,
     armed: bool,
@@ -351,8 +354,18 @@ impl<C: Stream, M: Meter> Pump<C, M> {
         {
             self.session.pause(true);
         }
-        if let Poll::Ready(ended) = self.poll(cx) {
+        let ended = self.poll(cx);
+        if self.session.has_denied() {
+            for (key, count) in self.session.take_denied() {
+                self.meter.denied(self.session.user(), key, count);
+            }
+        }
+        if let Poll::Ready(ended) = ended {
             return Poll::Ready(Step::Ended(ended));
+        }
+        if self.session.is_closing() && !self.draining {
+            self.draining = true; // As when the process drains: what is asked is answered, then the ends follow.
+            cx.waker().wake_by_ref();
         }
         if self.session.speaks() {
             let refused = self.session.take_refused_logins();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::{Ended, Meter, Opening};
-use super::rewrite::test_support::{frame, request};
+use super::rewrite::test_support::{end_txn, frame, request};
 use super::rewrite::{MOST_IN_FLIGHT, Mapping, Rules, Tally};
 use crate::lifecycle::Drain;
 use crate::net::{BoxStream, Stream};
@@ -164,7 +164,9 @@ impl Stream for Mem {
 }
 
 #[derive(Default)]
-struct Local;
+struct Local {
+    denied: Arc<Mutex<Vec<(i16, u64)>>>,
+}
 
 impl Mapping for Local {
     fn local(&mut self, _: i32, _: &str, _: i32) -> Option<(String, u16)> {
@@ -177,13 +179,19 @@ impl Meter for Local {
     fn tally(&mut self, _: &Tally) {}
     fn renewed(&mut self) {}
     fn refused_logins(&mut self, _: u64) {}
+    fn denied(&mut self, _: Option<&str>, key: i16, count: u64) {
+        self.denied.lock().expect("no panic").push((key, count));
+    }
 }
 
 async fn connect(client: Mem, broker: Mem) -> Ended {
+    connect_under(Rules::default(), client, broker, Local::default()).await
+}
+
+async fn connect_under(rules: Rules, client: Mem, broker: Mem, meter: Local) -> Ended {
     let drain = Drain::new();
-    let opening =
-        Opening::new(client, &Rules::default()).first_request(&drain).await.expect("Kafka").expect("a request");
-    opening.run(Box::new(broker) as BoxStream, None, Local, &drain).await
+    let opening = Opening::new(client, &rules).first_request(&drain).await.expect("Kafka").expect("a request");
+    opening.run(Box::new(broker) as BoxStream, None, meter, &drain).await
 }
 
 /// Whether a connection asked to be polled again.
@@ -268,6 +276,39 @@ async fn too_many_unanswered_requests_stop_the_client() {
     broker.send(&[answer(0, b"x"), answer(1, b"y")].concat());
     assert!(settle(connection.as_mut()).is_none());
     assert_eq!(broker.end().got.len(), (MOST_IN_FLIGHT + 2) * one, "each answer makes room for one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_request_is_answered_in_its_turn_and_one_without_an_answer_ends_the_connection() {
+    use super::rewrite::Policy;
+    let rules = Rules { policy: Policy::read_only(), ..Rules::default() };
+    // EndTxn version 0 is denied and answered with error 53.
+    let refused = |id: i32| answer(id, &[&[0; 4][..], &53_i16.to_be_bytes()].concat());
+    let unacknowledged = frame(b"\0\0\0\0\0\0\0\x09\0\x02me\0\0\0\0\0\0\0\0\0\0");
+    for step in [1, 7, usize::MAX] {
+        let (client, broker, meter) = (Mem::new(step), Mem::new(step), Local::default());
+        let denied = Arc::clone(&meter.denied);
+        let sent = [end_txn(1), request(2, 1, 2), end_txn(3), unacknowledged.clone(), request(2, 1, 10)].concat();
+        sent.chunks(step.min(sent.len())).for_each(|chunk| client.send(chunk));
+        let mut connection = pin!(connect_under(rules.clone(), client.clone(), broker.clone(), meter));
+        assert!(settle(connection.as_mut()).is_none());
+        assert_eq!(client.end().got, refused(1), "the first needs no broker");
+        assert_eq!(broker.end().got, request(2, 1, 2), "nor does it see the others");
+        assert!(!client.end().got_fin);
+        broker.send(&answer(2, b"two"));
+        assert!(matches!(settle(connection.as_mut()), Some(Ended::Clean)));
+        assert_eq!(client.end().got, [refused(1), answer(2, b"two"), refused(3)].concat());
+        assert!(client.end().got_fin && broker.end().got_fin && !client.end().reset);
+        let counted: u64 = denied.lock().expect("no panic").iter().map(|(_, count)| count).sum();
+        assert_eq!(counted, 3);
+        assert_eq!(broker.end().got, request(2, 1, 2));
+    }
+    // The first of all.
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    client.send(&unacknowledged);
+    let mut connection = pin!(connect_under(rules, client.clone(), broker.clone(), Local::default()));
+    assert!(matches!(settle(connection.as_mut()), Some(Ended::Clean)));
+    assert!(client.end().got_fin && broker.end().got.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ mod auth_tests;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
+mod denials;
 mod login;
 pub mod names;
 mod nodes;
@@ -19,4 +20,5 @@ mod rewriter_tests;
 mod status;
 mod upstream;
 
+pub use denials::Denial;
 pub use status::{ListenerStatus, ProxyStatus};

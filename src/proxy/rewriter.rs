@@ -10,22 +10,23 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::connection::{Ended, Meter, Opening};
+use super::denials::Denials;
 use super::login::{Login, LoginError};
 use super::nodes::{Door, Nodes, To, Traffic, listen};
 use super::ports::PortTable;
 use super::proxy_header;
 use super::refusals::Refusals;
-use super::rewrite::{Mapping, Rules, SASL_AUTHENTICATION_FAILED, Tally};
+use super::rewrite::{Mapping, Policy, RewriteError, Rules, SASL_AUTHENTICATION_FAILED, Tally};
 use super::status::{ListenerStatus, ProxyStatus};
 use super::upstream::{self, UpstreamError};
-use crate::config::RewriteConfig;
+use crate::config::{ClientsConfig, RewriteConfig};
 use crate::kafka::api;
 use crate::lifecycle::Drain;
 use crate::net::tcp::TcpConn;
@@ -118,6 +119,7 @@ struct Shared {
     renewals: AtomicU64,
     nodes: Nodes,
     refusals: Arc<Refusals>,
+    denials: Denials,
     anyone: Traffic,
     open: AtomicU64,
     to_brokers: AtomicU64,
@@ -176,11 +178,12 @@ impl Rewriter {
             authenticator: config.auth.as_ref().map(|auth| Arc::new(Authenticator::new(auth))),
             client_tls,
             proxy_protocol: config.clients.proxy_protocol,
-            rules: Rules { offload: config.auth.is_some(), users },
+            rules: Rules { offload: config.auth.is_some(), users, policy: policy(&config.clients) },
             not_authenticated: Mutex::default(),
             renewals: AtomicU64::new(0),
             nodes,
             refusals,
+            denials: Denials::default(),
             anyone: Traffic::default(),
             open: AtomicU64::new(0),
             to_brokers: AtomicU64::new(0),
@@ -258,6 +261,8 @@ impl RewriterHandle {
             bytes_to_brokers: count(&shared.to_brokers),
             bytes_to_clients: count(&shared.to_clients),
             refused: shared.refusals.counts(),
+            denied: shared.denials.by_api(),
+            denials: shared.denials.told(),
             rewritten: rewritten.map(|((key, _), responses)| (api::name(*key), count(responses))).collect(),
             nodes_rewritten: count(&shared.nodes_rewritten),
             nodes_hidden: count(&shared.nodes_hidden),
@@ -289,6 +294,16 @@ impl Shared {
                 let target = door.target();
                 upstream::connect(&self.dial, self.tls.as_ref(), &target).await.map(|stream| (stream, target))
             }
+        }
+    }
+
+    /// Counts requests that the policy denied; tells it once for each client and API.
+    fn note_denied(&self, user: Option<&str>, address: Option<SocketAddr>, key: i16, count: u64) {
+        let by_address = || address.map(|address| address.ip().to_string());
+        let client = user.map(str::to_owned).or_else(by_address).unwrap_or_default();
+        if self.denials.note(&client, key, count, SystemTime::now()) {
+            let (cluster, api) = (&self.cluster, api::name(key));
+            tracing::warn!(code = "LS504", %cluster, client, api, key, "a client asked for what proxy.clients does not allow; it was refused, and the brokers were not asked");
         }
     }
 
@@ -347,6 +362,12 @@ fn read_users(path: &Path) -> Result<Arc<Users>, RewriterError> {
     Ok(Arc::new(users))
 }
 
+/// What clients may not ask of the brokers.
+fn policy(config: &ClientsConfig) -> Policy {
+    let begun = if config.read_only { Policy::read_only() } else { Policy::open() };
+    config.deny.iter().fold(begun, |policy, key| policy.and(*key))
+}
+
 /// One connection from its first byte to its end: what stands before Kafka, then that.
 async fn serve(open: Open, socket: TcpStream, mut client: SocketAddr, drain: Drain) {
     let shared = Arc::clone(&open.shared);
@@ -400,7 +421,10 @@ async fn carry<C: Stream>(mut open: Open, conn: C, client: SocketAddr, drain: Dr
     let shared = Arc::clone(&open.shared);
     open.client = Some(client);
     let node_id = open.node_id();
-    let refused = |error: &super::rewrite::RewriteError, target: Option<&HostPort>| {
+    let refused = |error: &RewriteError, target: Option<&HostPort>| {
+        if let RewriteError::Denied { key, .. } = error {
+            shared.note_denied(None, Some(client), *key, 1);
+        }
         if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
             let target = target.map(tracing::field::display);
             tracing::warn!(cluster = %shared.cluster, %client, node_id, target, held, %error, "connection closed");
@@ -509,6 +533,10 @@ impl Meter for &mut Open {
                 tracing::warn!(cluster = %self.shared.cluster, client, held, "a client did not prove who it is");
             }
         }
+    }
+
+    fn denied(&mut self, user: Option<&str>, key: i16, count: u64) {
+        self.shared.note_denied(user, self.client, key, count);
     }
 
     fn tally(&mut self, tally: &Tally) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::denials::Denial;
 use crate::net::HostPort;
 
 /// The proxy at one moment.
@@ -28,6 +29,10 @@ pub struct ProxyStatus {
     pub bytes_to_clients: u64,
     /// What was refused since the start, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Requests that the policy of `[proxy.clients]` denied since the start, by API.
+    pub denied: BTreeMap<&'static str, u64>,
+    /// Who made them, the first first; at most 256.
+    pub denials: Vec<Denial>,
     /// Responses rewritten since the start, by API.
     pub rewritten: BTreeMap<&'static str, u64>,
     /// Addresses replaced since the start.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::super::error::ErrorCode;
+use super::super::error::{ErrorCode, nearest};
 use super::super::raw::{Node, Reader, Section};
 use super::super::{
     AddressPlan, ClientsConfig, ClusterConfig, Forward, NamesConfig, ProxyConfig, RewriteConfig, Sasl, TlsClient,
@@ -11,6 +11,7 @@ use super::super::{
 };
 use super::cluster::{SASL_KEYS, sasl, tls_client};
 use super::file;
+use crate::kafka::api;
 use crate::net::HostPort;
 
 pub(super) const PROXY: &[&str] = &[
@@ -29,8 +30,13 @@ pub(super) const PROXY: &[&str] = &[
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca_file", "cert_file", "key_file", "verify_hostname"];
 const MODES: &[&str] = &["names", "rewrite", "off"];
 const NAMES_KEYS: &[&str] = &["dns_listen", "zones", "addresses", "forward"];
-const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth", "clients"];
-pub(super) const CLIENTS: &[&str] = &["tls", "users_file", "proxy_protocol"];
+const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth"];
+/// Why nothing can be asked of clients whose bytes are not read.
+const CLIENTS_UNREAD: &str = "in mode \"names\" the bytes of clients pass unread, within their own TLS, so that nothing can be \
+     asked of them or denied to them; mode \"rewrite\" can";
+pub(super) const CLIENTS: &[&str] = &["tls", "users_file", "proxy_protocol", "read_only", "deny"];
+/// What no client can do without.
+const UNDENIABLE: &[i16] = &[api::API_VERSIONS, api::SASL_HANDSHAKE, api::SASL_AUTHENTICATE, api::METADATA];
 pub(super) const CLIENTS_TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
 /// The variable that wins over the password file of `proxy.auth`.
 const PASSWORD_OVERRIDE: &str = "LINKSPAN_PROXY_PASSWORD";
@@ -61,6 +67,7 @@ pub(super) fn read(
     match mode {
         "names" => {
             section.unused(reader, REWRITE_KEYS, "it belongs to mode \"rewrite\", and the mode is \"names\"");
+            section.unused(reader, &["clients"], CLIENTS_UNREAD);
             names(reader, &section, local, peer).map(ProxyConfig::Names)
         }
         "rewrite" => {
@@ -68,7 +75,7 @@ pub(super) fn read(
             rewrite(reader, &section, peer).map(Box::new).map(ProxyConfig::Rewrite)
         }
         _ => {
-            for keys in [NAMES_KEYS, REWRITE_KEYS, &["ports"]] {
+            for keys in [NAMES_KEYS, REWRITE_KEYS, &["ports", "clients"]] {
                 section.unused(reader, keys, "the mode is \"off\"");
             }
             Some(ProxyConfig::Off)
@@ -292,7 +299,60 @@ fn clients(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<ClientsConf
         }
         Some(node) => node.bool(reader),
     };
-    Some(ClientsConfig { tls: tls?, users_file: users_file?, proxy_protocol: proxy_protocol? })
+    let read_only = match table.get("read_only") {
+        None => {
+            reader.default(table.key_path("read_only"), "false");
+            Some(false)
+        }
+        Some(node) => node.bool(reader),
+    };
+    let deny = match table.get("deny") {
+        None => {
+            reader.default(table.key_path("deny"), "[]");
+            Some(Vec::new())
+        }
+        Some(node) => denied(reader, &node, read_only == Some(true)),
+    };
+    Some(ClientsConfig {
+        tls: tls?,
+        users_file: users_file?,
+        proxy_protocol: proxy_protocol?,
+        read_only: read_only?,
+        deny: deny?,
+    })
+}
+
+/// APIs by Kafka's names for them, none of which `read_only` denies already.
+fn denied(reader: &mut Reader<'_>, node: &Node<'_>, read_only: bool) -> Option<Vec<i16>> {
+    let allowed = "Kafka's names of APIs, for example [\"CreateTopics\", \"DeleteTopics\"]";
+    let elements = node.array(reader, allowed)?;
+    if elements.is_empty() {
+        reader.report(ErrorCode::Invalid, &node.at, "this list is empty", allowed);
+        return None;
+    }
+    let mut keys = Vec::new();
+    for element in &elements {
+        let Some(name) = element.text(reader, allowed) else { continue };
+        match api::by_name(name) {
+            None => {
+                let problem = format!("`{name}` is no API of Kafka");
+                reader.report_near(ErrorCode::Invalid, &element.at, problem, allowed, nearest(name, api::names()));
+            }
+            Some(key) if UNDENIABLE.contains(&key) => {
+                let problem = format!("no client works without {name}");
+                reader.report(ErrorCode::Invalid, &element.at, problem, "remove it");
+            }
+            Some(key) if read_only && !api::only_reads(key) => {
+                let problem = format!("this has no effect: `read_only` denies {name} already");
+                reader.report(ErrorCode::Unused, &element.at, problem, "remove it");
+            }
+            Some(key) if keys.contains(&key) => {
+                reader.report(ErrorCode::Duplicate, &element.at, format!("`{name}` stands here twice"), "keep one");
+            }
+            Some(key) => keys.push(key),
+        }
+    }
+    Some(keys)
 }
 
 /// Who the proxy is towards the brokers: nobody, whom the peer's `security` names, or what stands here.

@@ -118,6 +118,13 @@ pub(crate) fn busy() -> Status {
             dns: Some("127.0.0.1:5353".to_owned()),
             reauthentications: 3,
             refused: BTreeMap::from([("authentication: refused by a broker".to_owned(), 2)]),
+            denied: BTreeMap::from([("CreateTopics".to_owned(), 3)]),
+            denials: vec![DenialSection {
+                client: "10.0.0.5".to_owned(),
+                api: "CreateTopics".to_owned(),
+                requests: 3,
+                since: "2026-11-21T03:05:00Z".to_owned(),
+            }],
         },
         flows: vec![FlowSection {
             name: "orange-grape".to_owned(),
@@ -207,6 +214,8 @@ pub(crate) fn starting() -> Status {
         dns: None,
         reauthentications: 0,
         refused: BTreeMap::new(),
+        denied: BTreeMap::new(),
+        denials: Vec::new(),
     };
     status.flows.clear();
     status.errors.clear();

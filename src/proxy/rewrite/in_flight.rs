@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 /// Requests of one connection that may be unanswered at once; more wait in the client's socket.
 pub const MOST_IN_FLIGHT: usize = 1_000;
 
+/// Bytes of answers of our own that may wait for their turn, but for the one that goes beyond.
+const MOST_WAITING: usize = 1 << 20;
+
 /// What a response will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Awaited {
@@ -27,13 +30,15 @@ pub(super) enum Awaited {
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     queue: VecDeque<Awaited>,
+    /// Bytes of our own answers in it.
+    waiting: usize,
     out_of_order: u64,
     unknown: u64,
 }
 
 impl InFlight {
     pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= MOST_IN_FLIGHT
+        self.queue.len() >= MOST_IN_FLIGHT || self.waiting >= MOST_WAITING
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -41,6 +46,9 @@ impl InFlight {
     }
 
     pub(super) fn push(&mut self, awaited: Awaited) {
+        if let Awaited::Local(answer) = &awaited {
+            self.waiting += answer.len();
+        }
         self.queue.push_back(awaited);
     }
 
@@ -61,6 +69,7 @@ impl InFlight {
         match self.queue.front_mut() {
             Some(Awaited::Local(answer)) => {
                 let answer = std::mem::take(answer);
+                self.waiting -= answer.len();
                 self.queue.pop_front();
                 Some(answer)
             }
@@ -151,5 +160,12 @@ mod tests {
         assert!(ring.is_full());
         ring.answer(0);
         assert!(!ring.is_full());
+        let mut ours = InFlight::default();
+        ours.push(Awaited::Local(vec![0; MOST_WAITING - 1]));
+        assert!(!ours.is_full());
+        ours.push(Awaited::Local(vec![0; 1]));
+        assert!(ours.is_full());
+        ours.take_local();
+        assert!(!ours.is_full());
     }
 }

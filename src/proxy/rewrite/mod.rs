@@ -9,11 +9,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod brokers;
+mod denied;
 mod endpoints;
 mod guard;
 mod in_flight;
 mod local;
 mod pieces;
+mod policy;
 mod renewal;
 mod requests;
 mod responses;
@@ -27,11 +29,14 @@ mod bad_input_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 pub(in crate::proxy) mod test_support;
 
 pub use in_flight::MOST_IN_FLIGHT;
 pub(in crate::proxy) use local::SASL_AUTHENTICATION_FAILED;
 pub use pieces::{Piece, Pieces};
+pub use policy::Policy;
 pub use renewal::Renewal;
 pub use responses::HELD_LIMIT;
 pub use rules::Rules;
@@ -103,6 +108,14 @@ pub enum RewriteError {
         /// Its API key.
         key: i16,
     },
+    /// A request that clients may not make, in a version for which no refusal is known.
+    #[error("request {} version {version} is not allowed by proxy.clients, and there is no answer to say so", api::name(*.key))]
+    Denied {
+        /// Its API key.
+        key: i16,
+        /// Its version.
+        version: i16,
+    },
     /// The stream ended inside a frame.
     #[error("the {0} ended its stream inside a frame")]
     CutFrame(&'static str),
@@ -122,6 +135,7 @@ impl RewriteError {
             Self::Unwalkable { .. } => "unknown version",
             Self::TooLarge { .. } => "response too large",
             Self::NotAuthenticated { .. } => "client not authenticated",
+            Self::Denied { .. } => "API not allowed",
             Self::CutFrame(_) => "stream ended inside a frame",
         }
     }

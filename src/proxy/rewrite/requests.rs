@@ -1,15 +1,20 @@
-//! What the client sends: never changed, read just far enough to know what each answer will be.
+//! What the client sends: read just far enough to know what each answer will be, and never changed, but where the operator's
+//! policy has it.
 
 use super::RewriteError;
+use super::denied::Denied;
 use super::guard::Guard;
 use super::in_flight::{Awaited, InFlight};
 use super::pieces::{Held, Pieces};
+use super::policy::METADATA_AUTO_CREATION;
 use super::rules::Rules;
 use super::sasl::Tokens;
 use crate::kafka::api;
 use crate::kafka::frame::{self, Side};
 use crate::kafka::header::RequestHead;
-use crate::kafka::walk::{Walker, produce};
+use crate::kafka::primitives::Malformed;
+use crate::kafka::refusal::Refusal;
+use crate::kafka::walk::{Walker, metadata, produce};
 
 /// Largest SaslHandshake request, in bytes: a client id and the name of a mechanism.
 const MOST_HANDSHAKE: u32 = 64 << 10;
@@ -27,7 +32,9 @@ const HEAD: usize = LENGTH + 8;
 /// Head ─▶ Pass ─▶ Head            any request: what it is, then its body
 /// Head ─▶ Walk ─▶ Acks ─▶ Pass    Produce: only `acks` says whether an answer comes
 /// Head ─▶ Handshake ─▶ Head       SaslHandshake version 0: raw tokens follow
+/// Head ─▶ Walk ─▶ Flag ─▶ Pass    Metadata where topics may not be made: the flag that lets brokers do it is taken back
 /// Head ─▶ Local ─▶ Head           answered here, and not sent on
+/// Head ─▶ Denied ─▶ Head          refused here, and not sent on
 /// ```
 #[derive(Debug)]
 enum State {
@@ -35,14 +42,18 @@ enum State {
     Head,
     /// The rest of a frame passes.
     Pass { left: u64 },
-    /// A produce request passes up to `acks`.
+    /// A produce request passes up to `acks`, a Metadata up to its flag.
     Walk { walker: Box<Walker>, left: u64, head: RequestHead },
     /// The two bytes of `acks` are being read.
     Acks { left: u64, head: RequestHead },
+    /// The byte is being read that lets brokers make the topics that are asked for.
+    Flag { left: u64, head: RequestHead },
     /// A whole handshake is being read.
     Handshake { length: u32, head: RequestHead },
     /// A whole request is being read that the broker does not see.
     Local { length: u32, head: RequestHead },
+    /// A request is being read that clients may not make.
+    Denied(Box<Denied>),
 }
 
 /// Reads the client's stream.
@@ -55,18 +66,28 @@ pub(super) struct Requests {
     rules: Rules,
     guard: Guard,
     paused: bool,
+    /// Nothing more is taken: a refusal that has no answer.
+    closed: bool,
+    /// Requests refused by the policy, by API.
+    denied: Vec<(i16, u64)>,
 }
 
 impl Requests {
     /// `nonce` is fresh randomness.
     pub(super) fn new(rules: Rules, nonce: [u8; 18]) -> Self {
         let guard = Guard::new(rules.users.clone(), nonce);
-        Self { state: State::Head, held: Held::default(), first: true, tokens: None, rules, guard, paused: false }
+        let (state, held) = (State::Head, Held::default());
+        Self { state, held, first: true, tokens: None, rules, guard, paused: false, closed: false, denied: Vec::new() }
     }
 
-    /// Who the client is, and how often it failed to prove it.
+    /// What asks clients who they are.
     pub(super) fn guard(&mut self) -> &mut Guard {
         &mut self.guard
+    }
+
+    /// Who the client is, once that is proved.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.guard.user()
     }
 
     /// From now on no frame is begun, until told otherwise.
@@ -79,6 +100,21 @@ impl Requests {
         self.paused
     }
 
+    /// Whether the connection is to end once all before is answered.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether [`Requests::take_denied`] would give any.
+    pub(super) fn has_denied(&self) -> bool {
+        !self.denied.is_empty()
+    }
+
+    /// Requests that the policy refused since the last call, by API.
+    pub(super) fn take_denied(&mut self) -> Vec<(i16, u64)> {
+        std::mem::take(&mut self.denied)
+    }
+
     /// Whether no frame is begun.
     pub(super) fn at_boundary(&self) -> bool {
         matches!(self.state, State::Head) && self.held.bytes().is_empty()
@@ -89,7 +125,8 @@ impl Requests {
         self.tokens = None;
     }
 
-    /// Reads on; returns how much of the input it took, less than all only when no more answers may be awaited, or it is paused.
+    /// Reads on; returns how much of the input it took, less than all only when no more answers may be awaited, or it is paused
+    /// or closed.
     pub(super) fn handle(
         &mut self,
         input: &[u8],
@@ -98,7 +135,7 @@ impl Requests {
     ) -> Result<usize, RewriteError> {
         let mut at = 0;
         while at < input.len() {
-            if self.at_boundary() && (self.paused || awaited.is_full()) {
+            if self.at_boundary() && (self.paused || self.closed || awaited.is_full()) {
                 break;
             }
             at += self.advance(&input[at..], awaited, out)?;
@@ -123,14 +160,16 @@ impl Requests {
                 out.pass(fed.taken);
                 *left -= fed.taken as u64;
                 if fed.done {
-                    self.state = State::Acks { left: *left, head: *head };
+                    let (left, head) = (*left, *head);
+                    let flag = head.api_key == api::METADATA;
+                    self.state = if flag { State::Flag { left, head } } else { State::Acks { left, head } };
                 }
                 Ok(fed.taken)
             }
             State::Acks { left, head } => {
                 let (head, left) = (*head, *left);
                 if left < 2 {
-                    let source = crate::kafka::primitives::Malformed::Short { what: "acks", at: 0, need: 2, left };
+                    let source = Malformed::Short { what: "acks", at: 0, need: 2, left };
                     return Err(request_error(head, source));
                 }
                 let taken = self.held.fill(input, 2);
@@ -140,6 +179,21 @@ impl Requests {
                     }
                     self.held.release(out);
                     self.state = State::Pass { left: left - 2 };
+                    self.settle();
+                }
+                Ok(taken)
+            }
+            State::Flag { left, head } => {
+                let (head, left) = (*head, *left);
+                if left == 0 {
+                    let source = Malformed::Short { what: "flag", at: 0, need: 1, left };
+                    return Err(request_error(head, source));
+                }
+                let taken = self.held.fill(input, 1);
+                if let [flag] = *self.held.bytes() {
+                    awaited.push(answer_to(head));
+                    self.held.replace((flag != 0).then(|| vec![0]), out);
+                    self.state = State::Pass { left: left - 1 };
                     self.settle();
                 }
                 Ok(taken)
@@ -162,6 +216,23 @@ impl Requests {
                     let answer = self.guard.answer(head, &self.held.bytes()[LENGTH..]);
                     awaited.push(Awaited::Local(answer));
                     self.held.replace(Some(Vec::new()), out);
+                    self.state = State::Head;
+                }
+                Ok(taken)
+            }
+            State::Denied(denied) => {
+                let taken = denied.feed(input)?;
+                out.skip(taken);
+                if denied.is_whole() {
+                    let (key, refusal) = (denied.key(), denied.refuse()?);
+                    match self.denied.iter_mut().find(|(other, _)| *other == key) {
+                        Some((_, count)) => *count += 1,
+                        None => self.denied.push((key, 1)),
+                    }
+                    match refusal {
+                        Refusal::Answer(answer) => awaited.push(Awaited::Local(answer)),
+                        Refusal::Close => self.closed = true,
+                    }
                     self.state = State::Head;
                 }
                 Ok(taken)
@@ -219,6 +290,14 @@ impl Requests {
             }
             return Ok(taken);
         }
+        if self.rules.policy.withholds(head) {
+            self.state = State::Denied(Box::new(Denied::begin(head, left)?));
+            self.held.replace(Some(Vec::new()), out);
+            if left == 0 {
+                self.advance(&[], awaited, out)?;
+            }
+            return Ok(taken);
+        }
         match (head.api_key, head.api_version) {
             (api::SASL_HANDSHAKE, 0) if length <= MOST_HANDSHAKE => {
                 self.state = State::Handshake { length, head };
@@ -231,6 +310,12 @@ impl Requests {
             (api::PRODUCE, 0..) => {
                 let walker = Box::new(produce::to_acks(head.api_version, left));
                 self.state = State::Walk { walker, left, head };
+                if left == 0 {
+                    self.advance(&[], awaited, out)?;
+                }
+            }
+            (api::METADATA, version) if !self.rules.policy.lets_topics_be_made() => {
+                self.state = State::Walk { walker: Box::new(auto_creation(version, left)?), left, head };
                 if left == 0 {
                     self.advance(&[], awaited, out)?;
                 }
@@ -258,10 +343,20 @@ pub(super) fn passable(input: &[u8], left: u64) -> usize {
     usize::try_from(left).map_or(input.len(), |left| left.min(input.len()))
 }
 
+/// A walker to the flag of a Metadata request, where it has one in a known place.
+fn auto_creation(version: i16, left: u64) -> Result<Walker, RewriteError> {
+    let known = METADATA_AUTO_CREATION..=api::walkable_to(api::METADATA).unwrap_or(-1);
+    if known.contains(&version) {
+        Ok(metadata::to_auto_creation(version, left))
+    } else {
+        Err(RewriteError::Denied { key: api::METADATA, version })
+    }
+}
+
 const fn answer_to(head: RequestHead) -> Awaited {
     Awaited::Response { correlation_id: head.correlation_id, key: head.api_key, version: head.api_version }
 }
 
-const fn request_error(head: RequestHead, source: crate::kafka::primitives::Malformed) -> RewriteError {
+pub(super) const fn request_error(head: RequestHead, source: Malformed) -> RewriteError {
     RewriteError::Request { key: head.api_key, version: head.api_version, source }
 }

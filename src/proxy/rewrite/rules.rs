@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::policy::Policy;
 use crate::kafka::api;
 use crate::sasl::users::Users;
 
@@ -12,6 +13,8 @@ pub struct Rules {
     pub offload: bool,
     /// Who may come; `None` for everybody whom the brokers take.
     pub users: Option<Arc<Users>>,
+    /// What clients may not ask of the brokers.
+    pub policy: Policy,
 }
 
 impl Rules {

@@ -2,6 +2,7 @@
 
 use super::in_flight::InFlight;
 use super::pieces::Pieces;
+use super::policy::Policy;
 use super::requests::Requests;
 use super::responses::{Around, Responses};
 use super::rules::Rules;
@@ -124,13 +125,31 @@ impl Session {
     }
 
     /// Who the client is, where it had to prove it and did.
-    pub fn user(&mut self) -> Option<&str> {
-        self.requests.guard().user()
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.requests.user()
     }
 
     /// How often the client failed to prove who it is, since the last call.
     pub fn take_refused_logins(&mut self) -> u64 {
         self.requests.guard().take_refused()
+    }
+
+    /// Whether [`Session::take_denied`] would give any.
+    #[must_use]
+    pub fn has_denied(&self) -> bool {
+        self.requests.has_denied()
+    }
+
+    /// Requests that the policy refused since the last call, by API.
+    pub fn take_denied(&mut self) -> Vec<(i16, u64)> {
+        self.requests.take_denied()
+    }
+
+    /// Whether nothing more is taken of the client, and the connection is to end once all before is answered.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.requests.is_closed()
     }
 
     /// The client sent its FIN.
@@ -169,7 +188,7 @@ impl Session {
 }
 
 /// Runs a session over arbitrary bytes: the first byte chooses the step, the second where requests end and responses begin;
-/// every endpoint edit runs over them too. For fuzzing. Panics never, and a piece never stands for more input than there was.
+/// every endpoint edit runs over them too. For fuzzing, with every API allowed and with those alone that read. Panics never, and a piece never stands for more input than there was.
 pub fn fuzz_session(data: &[u8]) {
     struct Anywhere;
     impl Mapping for Anywhere {
@@ -181,7 +200,13 @@ pub fn fuzz_session(data: &[u8]) {
     let step = usize::from(*step).max(1);
     let (requests, responses) = data.split_at(data.len() * usize::from(*cut) / 256);
     endpoints::fuzz(responses, &mut Anywhere);
-    let mut session = Session::new();
+    for policy in [Policy::open(), Policy::read_only()] {
+        fuzz_policy(policy, step, requests, responses, &mut Anywhere);
+    }
+}
+
+fn fuzz_policy(policy: Policy, step: usize, requests: &[u8], responses: &[u8], mapping: &mut dyn Mapping) {
+    let mut session = Session::with_rules(&Rules { policy, ..Rules::default() }, [0; 18]);
     for chunk in requests.chunks(step) {
         let mut out = Pieces::new();
         match session.handle_request(chunk, &mut out) {
@@ -191,7 +216,7 @@ pub fn fuzz_session(data: &[u8]) {
     }
     for chunk in responses.chunks(step) {
         let mut out = Pieces::new();
-        if session.handle_response(chunk, &mut Anywhere, &mut out).is_err() {
+        if session.handle_response(chunk, mapping, &mut out).is_err() {
             break;
         }
         assert_eq!(out.covers(), chunk.len());

@@ -107,6 +107,11 @@ pub(in crate::proxy) fn request(key: i16, version: i16, correlation_id: i32) -> 
     frame(&body)
 }
 
+/// An EndTxn of version 0, whose refusal reads no more than this.
+pub(in crate::proxy) fn end_txn(correlation_id: i32) -> Vec<u8> {
+    frame(&[&b"\0\x1a\0\0"[..], &correlation_id.to_be_bytes(), b"\0\x02mewhatever follows"].concat())
+}
+
 /// A session that awaits one response of `key` in `version` with the correlation id 7.
 pub(in crate::proxy) fn awaiting(key: i16, version: i16) -> Session {
     let mut session = Session::new();

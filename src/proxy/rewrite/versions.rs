@@ -6,7 +6,8 @@ use crate::kafka::primitives::{Malformed, put_count};
 use crate::kafka::walk::api_versions;
 
 /// Caps the highest versions of the APIs in [`api::WALKABLE`] in what follows the correlation id; an API that begins above its
-/// cap is left out, as is one that this connection does not have by its `rules`. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
+/// cap is left out, as is one that this connection does not have by its `rules`; of one that is denied, those versions are left that can
+/// be refused. Other keys, unknown ones included, lowest versions and tagged fields stay as they are. `None` when nothing changes.
 pub(super) fn cap(body: &[u8], version: i16, rules: &Rules) -> Result<Option<Vec<u8>>, Malformed> {
     let mut entries = api_versions::entries(body, version)?;
     let Some(count) = entries.count else { return Ok(None) };
@@ -14,14 +15,20 @@ pub(super) fn cap(body: &[u8], version: i16, rules: &Rules) -> Result<Option<Vec
     let (mut left_out, mut changed) = (0, false);
     while let Some(entry) = entries.next_entry()? {
         let most = api::walkable_to(entry.api_key).unwrap_or(i16::MAX);
-        if entry.min > most || rules.hides(entry.api_key) {
+        let capped = entry.max.min(most);
+        let shown = if entry.min > most || rules.hides(entry.api_key) {
+            None
+        } else {
+            rules.policy.shows(entry.api_key, entry.min, capped)
+        };
+        let Some((min, max)) = shown else {
             left_out += 1;
             continue;
+        };
+        changed |= (min, max) != (entry.min, entry.max);
+        for number in [entry.api_key, min, max] {
+            list.extend_from_slice(&number.to_be_bytes());
         }
-        changed |= entry.max > most;
-        list.extend_from_slice(&entry.api_key.to_be_bytes());
-        list.extend_from_slice(&entry.min.to_be_bytes());
-        list.extend_from_slice(&entry.max.min(most).to_be_bytes());
         list.extend_from_slice(entry.after);
     }
     // A list that only says which versions of ApiVersions there are stays one.
@@ -80,19 +87,29 @@ mod tests {
     fn leaves_out_sasl_where_the_proxy_speaks_it() {
         let body = b"\0\0\0\0\0\x03\0\x11\0\0\0\x01\0\x02\0\0\0\x0b\0\x24\0\0\0\x02";
         let masked = b"\0\0\0\0\0\x01\0\x02\0\0\0\x0b".to_vec();
-        assert_eq!(cap(body, 0, &Rules { offload: true, users: None }), Ok(Some(masked)));
+        assert_eq!(cap(body, 0, &Rules { offload: true, ..Rules::default() }), Ok(Some(masked)));
         assert_eq!(cap(body, 0, &Rules::default()), Ok(None));
     }
 
     #[test]
     fn tells_of_our_own_sasl_where_clients_prove_who_they_are() {
         let users = crate::sasl::users::Users::parse("").expect("none");
-        let rules = Rules { offload: true, users: Some(std::sync::Arc::new(users)) };
+        let rules = Rules { offload: true, users: Some(std::sync::Arc::new(users)), ..Rules::default() };
         let body = b"\0\0\x03\0\x11\0\0\0\x09\0\0\x02\0\0\0\x0b\0\0\0\0\x01\0";
         let ours = b"\0\0\x04\0\x02\0\0\0\x0b\0\0\x11\0\0\0\x01\0\0\x24\0\0\0\x02\0\0\0\0\x01\0";
         assert_eq!(cap(body, 3, &rules), Ok(Some(ours.to_vec())));
         let unsupported = b"\0\x23\0\0\0\x01\0\x12\0\0\0\x04";
         assert_eq!(cap(unsupported, 9, &rules), Ok(None));
+    }
+
+    #[test]
+    fn tells_of_no_version_of_a_denied_api_that_cannot_be_refused() {
+        // Produce 3-99, CreateTopics 8-9, Metadata 0-13, Fetch 4-18, key 30000 0-7.
+        let body =
+            b"\0\0\0\0\0\x05\0\0\0\x03\0\x63\0\x13\0\x08\0\x09\0\x03\0\0\0\x0d\0\x01\0\x04\0\x12\x75\x30\0\0\0\x07";
+        let rules = Rules { policy: super::super::Policy::read_only(), ..Rules::default() };
+        let shown = b"\0\0\0\0\0\x03\0\0\0\x03\0\x0d\0\x03\0\x04\0\x0d\0\x01\0\x04\0\x12";
+        assert_eq!(cap(body, 0, &rules), Ok(Some(shown.to_vec())));
     }
 
     #[test]
