@@ -17,6 +17,7 @@ pub mod rewrite;
 pub mod rewriter;
 #[cfg(test)]
 mod rewriter_tests;
+mod serve;
 mod status;
 mod upstream;
 

@@ -10,29 +10,25 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncBufReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::connection::{Ended, Meter, Opening};
 use super::denials::Denials;
 use super::login::{Login, LoginError};
 use super::nodes::{Door, Nodes, To, Traffic, listen};
 use super::ports::PortTable;
-use super::proxy_header;
 use super::refusals::Refusals;
-use super::rewrite::{Mapping, Policy, RewriteError, Rules, SASL_AUTHENTICATION_FAILED, Tally};
+use super::rewrite::{Policy, Rules};
+use super::serve::accept;
 use super::status::{ListenerStatus, ProxyStatus};
 use super::upstream::{self, UpstreamError};
 use crate::config::{ClientsConfig, RewriteConfig};
 use crate::kafka::api;
 use crate::lifecycle::Drain;
-use crate::net::tcp::TcpConn;
 use crate::net::tls::{TlsConnector, TlsError};
 use crate::net::tls_server::TlsAcceptor;
-use crate::net::{BoxStream, HostPort, SharedDial, Stream};
+use crate::net::{BoxStream, HostPort, SharedDial};
 use crate::sasl::Authenticator;
 use crate::sasl::users::Users;
 
@@ -41,12 +37,6 @@ pub const MAX_CONNECTIONS: u64 = 16_384;
 
 /// Listeners that wait to be taken over; more nodes than this at once are shown at the client's next look.
 const MOST_NEW_DOORS: usize = 4_096;
-
-/// How long a load balancer may take for its PROXY header, which it sends first of all.
-const PROXY_HEADER: Duration = Duration::from_secs(5);
-
-/// How long accepting rests after a failure, such as too many open files.
-const ACCEPT_REST: Duration = Duration::from_millis(200);
 
 /// Why mode `rewrite` cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -101,33 +91,34 @@ pub struct RewriterHandle {
     shared: Arc<Shared>,
 }
 
+/// What all connections share.
 #[derive(Debug)]
-struct Shared {
-    cluster: String,
-    advertise: String,
-    listen: SocketAddr,
-    bootstrap: Vec<HostPort>,
-    turn: AtomicU64,
-    dial: SharedDial,
-    tls: Option<TlsConnector>,
-    authenticator: Option<Arc<Authenticator>>,
-    client_tls: Option<TlsAcceptor>,
-    proxy_protocol: bool,
-    rules: Rules,
+pub(super) struct Shared {
+    pub(super) cluster: String,
+    pub(super) advertise: String,
+    pub(super) listen: SocketAddr,
+    pub(super) bootstrap: Vec<HostPort>,
+    pub(super) turn: AtomicU64,
+    pub(super) dial: SharedDial,
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) authenticator: Option<Arc<Authenticator>>,
+    pub(super) client_tls: Option<TlsAcceptor>,
+    pub(super) proxy_protocol: bool,
+    pub(super) rules: Rules,
     /// Why a broker refused us last, until one does not.
-    not_authenticated: Mutex<Option<String>>,
-    renewals: AtomicU64,
-    nodes: Nodes,
-    refusals: Arc<Refusals>,
-    denials: Denials,
-    anyone: Traffic,
-    open: AtomicU64,
-    to_brokers: AtomicU64,
-    to_clients: AtomicU64,
-    responses: [AtomicU64; api::WALKABLE.len()],
-    nodes_rewritten: AtomicU64,
-    nodes_hidden: AtomicU64,
-    frames_hidden: AtomicU64,
+    pub(super) not_authenticated: Mutex<Option<String>>,
+    pub(super) renewals: AtomicU64,
+    pub(super) nodes: Nodes,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) denials: Denials,
+    pub(super) anyone: Traffic,
+    pub(super) open: AtomicU64,
+    pub(super) to_brokers: AtomicU64,
+    pub(super) to_clients: AtomicU64,
+    pub(super) responses: [AtomicU64; api::WALKABLE.len()],
+    pub(super) nodes_rewritten: AtomicU64,
+    pub(super) nodes_hidden: AtomicU64,
+    pub(super) frames_hidden: AtomicU64,
 }
 
 impl Rewriter {
@@ -287,7 +278,7 @@ impl Shared {
         candidates
     }
 
-    async fn dial(&self, to: &To) -> Result<(BoxStream, HostPort), UpstreamError> {
+    pub(super) async fn dial(&self, to: &To) -> Result<(BoxStream, HostPort), UpstreamError> {
         match to {
             To::Anyone => upstream::connect_any(&self.dial, self.tls.as_ref(), &self.candidates()).await,
             To::Node(door) => {
@@ -298,7 +289,7 @@ impl Shared {
     }
 
     /// Counts requests that the policy denied; tells it once for each client and API.
-    fn note_denied(&self, user: Option<&str>, address: Option<SocketAddr>, key: i16, count: u64) {
+    pub(super) fn note_denied(&self, user: Option<&str>, address: Option<SocketAddr>, key: i16, count: u64) {
         let by_address = || address.map(|address| address.ip().to_string());
         let client = user.map(str::to_owned).or_else(by_address).unwrap_or_default();
         if self.denials.note(&client, key, count, SystemTime::now()) {
@@ -308,7 +299,7 @@ impl Shared {
     }
 
     /// Authenticates with a broker that was just reached, where that is the proxy's business.
-    async fn log_in(
+    pub(super) async fn log_in(
         &self,
         upstream: &mut BoxStream,
         target: &HostPort,
@@ -319,35 +310,6 @@ impl Shared {
         *self.not_authenticated.lock().unwrap_or_else(PoisonError::into_inner) =
             done.as_ref().err().map(ToString::to_string);
         done.map(|lifetime| Some((login, lifetime)))
-    }
-}
-
-/// Takes connections until the drain begins.
-async fn accept(shared: Arc<Shared>, door: Door, drain: Drain) {
-    loop {
-        let accepted = tokio::select! {
-            () = drain.draining() => return,
-            accepted = door.socket.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, client)) => {
-                let Some(open) = Open::enter(&shared, &door.to) else {
-                    if let Some(held) = shared.refusals.note("too many connections", Instant::now()) {
-                        tracing::warn!(cluster = %shared.cluster, %client, most = MAX_CONNECTIONS, held, "too many connections; refused");
-                    }
-                    continue;
-                };
-                drain.spawn(Box::pin(serve(open, socket, client, drain.clone())));
-            }
-            // The client went away between SYN and accept: nothing of ours.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if let Some(held) = shared.refusals.note("accept failed", Instant::now()) {
-                    tracing::warn!(cluster = %shared.cluster, %error, held, "cannot accept; check the limit on open files");
-                }
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
-        }
     }
 }
 
@@ -366,201 +328,4 @@ fn read_users(path: &Path) -> Result<Arc<Users>, RewriterError> {
 fn policy(config: &ClientsConfig) -> Policy {
     let begun = if config.read_only { Policy::read_only() } else { Policy::open() };
     config.deny.iter().fold(begun, |policy, key| policy.and(*key))
-}
-
-/// One connection from its first byte to its end: what stands before Kafka, then that.
-async fn serve(open: Open, socket: TcpStream, mut client: SocketAddr, drain: Drain) {
-    let shared = Arc::clone(&open.shared);
-    let mut conn = TcpConn::new(socket);
-    let refused = |reason: &'static str, client: SocketAddr, error: &dyn std::fmt::Display| {
-        if let Some(held) = shared.refusals.note(reason, Instant::now()) {
-            tracing::warn!(cluster = %shared.cluster, %client, held, %error, "connection closed");
-        }
-    };
-    if shared.proxy_protocol {
-        match proxied(&mut conn).await {
-            Ok(named) => client = named.unwrap_or(client),
-            Err(why) => return refused("PROXY header", client, &why),
-        }
-    }
-    match &shared.client_tls {
-        None => carry(open, conn, client, drain).await,
-        Some(acceptor) => match Box::pin(acceptor.accept(Box::new(conn))).await {
-            Ok(stream) => carry(open, stream, client, drain).await,
-            Err(error) => refused("TLS with a client", client, &error),
-        },
-    }
-}
-
-/// Takes a PROXY header off a connection, and not a byte more; who the client is by it.
-async fn proxied(conn: &mut TcpConn) -> Result<Option<SocketAddr>, &'static str> {
-    let reading = async {
-        let mut header = Vec::new();
-        loop {
-            let need = match proxy_header::read(&header) {
-                proxy_header::Step::Need(need) => need,
-                proxy_header::Step::Done(client) => return Ok(client),
-                proxy_header::Step::Bad(why) => return Err(why),
-            };
-            let taken = match conn.fill_buf().await {
-                Ok([]) | Err(_) => return Err("the connection ended within its PROXY header"),
-                Ok(bytes) => {
-                    let taken = &bytes[..need.min(bytes.len())];
-                    header.extend_from_slice(taken);
-                    taken.len()
-                }
-            };
-            conn.consume(taken);
-        }
-    };
-    tokio::time::timeout(PROXY_HEADER, reading).await.unwrap_or(Err("no PROXY header in time"))
-}
-
-/// One connection of a Kafka client.
-async fn carry<C: Stream>(mut open: Open, conn: C, client: SocketAddr, drain: Drain) {
-    let shared = Arc::clone(&open.shared);
-    open.client = Some(client);
-    let node_id = open.node_id();
-    let refused = |error: &RewriteError, target: Option<&HostPort>| {
-        if let RewriteError::Denied { key, .. } = error {
-            shared.note_denied(None, Some(client), *key, 1);
-        }
-        if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
-            let target = target.map(tracing::field::display);
-            tracing::warn!(cluster = %shared.cluster, %client, node_id, target, held, %error, "connection closed");
-        }
-    };
-    let opening = match Opening::new(conn, &shared.rules).first_request(&drain).await {
-        Ok(Some(opening)) => opening,
-        Ok(None) => return,
-        Err(error) => return refused(&error, None),
-    };
-    let (mut upstream, target) = match shared.dial(&open.to).await {
-        Ok(reached) => reached,
-        Err(error) => {
-            if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
-                tracing::warn!(cluster = %shared.cluster, %client, node_id, held, %error, "no broker reached for a client");
-            }
-            return opening.reset();
-        }
-    };
-    let not_authenticated = |error: &LoginError| {
-        if let Some(held) = shared.refusals.note(error.reason(), Instant::now()) {
-            tracing::warn!(cluster = %shared.cluster, %client, node_id, held, %error, "no authentication for a client");
-        }
-    };
-    // Boxed: it runs for a moment, and the connection lies idle for hours.
-    let login = match Box::pin(shared.log_in(&mut upstream, &target)).await {
-        Ok(login) => login,
-        Err(error) => {
-            not_authenticated(&error);
-            upstream.reset();
-            return opening.refuse(SASL_AUTHENTICATION_FAILED).await;
-        }
-    };
-    tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, "connection open");
-    match opening.run(upstream, login, &mut open, &drain).await {
-        Ended::Refused(error) => refused(&error, Some(&target)),
-        Ended::NotRenewed(error) => not_authenticated(&error),
-        ended => tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, ?ended, "connection over"),
-    }
-}
-
-/// A connection that is counted while it lives.
-struct Open {
-    shared: Arc<Shared>,
-    to: To,
-    /// Who it is, as far as is known.
-    client: Option<SocketAddr>,
-}
-
-impl Open {
-    fn enter(shared: &Arc<Shared>, to: &To) -> Option<Self> {
-        let below = |open| (open < MAX_CONNECTIONS).then_some(open + 1);
-        shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        let open = Self { shared: Arc::clone(shared), to: to.clone(), client: None };
-        open.traffic().open.fetch_add(1, Ordering::Relaxed);
-        open.traffic().total.fetch_add(1, Ordering::Relaxed);
-        Some(open)
-    }
-
-    fn traffic(&self) -> &Traffic {
-        match &self.to {
-            To::Anyone => &self.shared.anyone,
-            To::Node(door) => &door.traffic,
-        }
-    }
-
-    fn node_id(&self) -> Option<i32> {
-        match &self.to {
-            To::Anyone => None,
-            To::Node(door) => Some(door.node_id),
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        self.traffic().open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Mapping for &mut Open {
-    fn local(&mut self, node_id: i32, host: &str, port: i32) -> Option<(String, u16)> {
-        self.shared.nodes.local(node_id, host, port)
-    }
-}
-
-impl Meter for &mut Open {
-    fn bytes(&mut self, to_broker: u64, to_client: u64) {
-        if to_broker > 0 {
-            self.shared.to_brokers.fetch_add(to_broker, Ordering::Relaxed);
-        }
-        if to_client > 0 {
-            self.shared.to_clients.fetch_add(to_client, Ordering::Relaxed);
-        }
-    }
-
-    fn renewed(&mut self) {
-        self.shared.renewals.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn refused_logins(&mut self, count: u64) {
-        for _ in 0..count {
-            if let Some(held) = self.shared.refusals.note("client authentication failed", Instant::now()) {
-                let client = self.client.map(tracing::field::display);
-                tracing::warn!(cluster = %self.shared.cluster, client, held, "a client did not prove who it is");
-            }
-        }
-    }
-
-    fn denied(&mut self, user: Option<&str>, key: i16, count: u64) {
-        self.shared.note_denied(user, self.client, key, count);
-    }
-
-    fn tally(&mut self, tally: &Tally) {
-        let shared = &self.shared;
-        let add = |counter: &AtomicU64, amount| counter.fetch_add(amount, Ordering::Relaxed);
-        add(&shared.nodes_rewritten, tally.nodes);
-        add(&shared.nodes_hidden, tally.hidden);
-        add(&shared.frames_hidden, tally.hidden_frames);
-        for (counter, amount) in shared.responses.iter().zip(tally.responses) {
-            add(counter, amount);
-        }
-        if tally.out_of_order + tally.unknown > 0
-            && let Some(held) = shared.refusals.note("response out of order", Instant::now())
-        {
-            let Tally { out_of_order, unknown, .. } = tally;
-            let cluster = &shared.cluster;
-            tracing::warn!(
-                cluster,
-                node_id = self.node_id(),
-                out_of_order,
-                unknown,
-                held,
-                "a broker answered out of order"
-            );
-        }
-    }
 }
