@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 
 use super::cluster::ProducerState;
 use super::compacted::TopicError;
+use super::decide::guard::{self, Guard};
 use super::decide::position::{self, SourceLog};
 use super::decide::progress::Progress;
 use super::lane::{Adopted, Doubt, Lane, later};
@@ -210,12 +211,15 @@ async fn look_back(
     };
     let mut progress = prior.copied().unwrap_or_default();
     let mut events = Vec::new();
+    // Whether the leader would take an append of the run before for a new one, if not now then soon.
+    let mut forgetful = false;
     let (mut ahead, writer) = match prior {
         None => (Some(0), Writer::OfRun),
         Some(prior) if prior.producer_id < 0 => (Some(0), Writer::New),
         Some(prior) => {
             // Not to be asked now: guessing would copy records twice.
             let memory = remembered.get(&key(lane))?;
+            forgetful = forgets(shared, prior, memory.as_deref());
             match resume(prior, memory.as_deref(), lane.is_distrusted()) {
                 Resumed::Same { ahead } => (Some(ahead), Writer::Same),
                 Resumed::Forgotten => (None, Writer::Same),
@@ -231,7 +235,7 @@ async fn look_back(
     // What was copied of a topic that is gone, or of an end that is, is not looked for in what is there.
     let matches = gap || start.event.is_none();
     let inexact = matches && (lane.rules().compacted || gap || writer == Writer::New);
-    if ahead.is_none() && shared.exactly_once && shared.since.elapsed() < SETTLE {
+    if forgetful && shared.exactly_once && shared.since.elapsed() < SETTLE {
         let text = format!("partition {}: appends of the run before are given time to land", lane.partition);
         lane.note(TroubleCode::Beginning, text, Instant::now());
         shared.refresh.notify_one();
@@ -295,6 +299,14 @@ enum Resumed {
     },
     /// It cannot go on; another producer id must.
     Another,
+}
+
+/// Whether the leader has forgotten a producer, or may before an append that is on its way has landed: by the time that it counts by.
+fn forgets(shared: &Shared, prior: &Progress, memory: Option<&[ProducerState]>) -> bool {
+    let state = memory.and_then(|memory| memory.iter().find(|state| state.producer_id == prior.producer_id));
+    let memory_ms = shared.producer_memory_ms.load(Ordering::Relaxed);
+    let landed = now_ms() + SETTLE.as_millis() as i64;
+    state.is_none_or(|state| guard::needed(state.last_timestamp, landed, memory_ms) == Guard::Log)
 }
 
 /// Compares progress with what the leader remembers; `None` where it never can be asked.
@@ -424,7 +436,7 @@ pub(super) async fn settle_doubts(shared: &Shared) -> bool {
         let acked = lane.acked();
         let states = memory.unwrap_or_default();
         let state = states.iter().find(|state| state.producer_id == acked.producer_id);
-        lane.answer(state.filter(|state| state.epoch == acked.producer_epoch).map(|state| state.last_sequence));
+        lane.answer(state.filter(|state| state.epoch == acked.producer_epoch).map(|state| state.last_sequence), now);
         shared.list(lane);
     }
     all
@@ -437,7 +449,7 @@ mod tests {
     #[test]
     fn what_the_target_has_beyond_progress_is_known_exactly() {
         let prior = Progress { producer_id: 7, producer_epoch: 0, next_sequence: 100, ..Progress::default() };
-        let state = |last_sequence| ProducerState { producer_id: 7, epoch: 0, last_sequence };
+        let state = |last_sequence| ProducerState { producer_id: 7, epoch: 0, last_sequence, last_timestamp: -1 };
         for (last, distrusted, expected) in [
             (99, false, Resumed::Same { ahead: 0 }),
             (99, true, Resumed::Another),

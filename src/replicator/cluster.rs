@@ -29,6 +29,8 @@ pub struct ProducerState {
     pub epoch: i16,
     /// Sequence of its last record there, -1 after a marker alone.
     pub last_sequence: i32,
+    /// The time by which the leader counts how long to remember it, in ms since 1970: the newest one of its last batch.
+    pub last_timestamp: i64,
 }
 
 /// One cluster, as a flow uses it. Meaning, bounds and errors are those of [`ClusterClient`]'s methods of the same names.
@@ -183,8 +185,8 @@ impl Cluster for ClusterClient {
                 check(API, part.error_code, part.error_message.as_ref())?;
                 for state in part.active_producers.iter() {
                     let Ok(epoch) = i16::try_from(state.producer_epoch) else { continue };
-                    let producer_id = state.producer_id.0;
-                    out.push(ProducerState { producer_id, epoch, last_sequence: state.last_sequence });
+                    let (producer_id, last_sequence) = (state.producer_id.0, state.last_sequence);
+                    out.push(ProducerState { producer_id, epoch, last_sequence, last_timestamp: state.last_timestamp });
                 }
             }
             Ok(out)

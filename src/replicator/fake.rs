@@ -57,6 +57,10 @@ pub(super) struct State {
     pub(super) locked: bool,
     /// Brokers before 2.8 do not tell of producers.
     pub(super) tells_producers: bool,
+    /// A producer's time is up just after its leader was asked for it.
+    pub(super) forgets_what_it_told: bool,
+    /// Produces of records wait here instead of being taken, and are not answered: they are on their way for as long as the test says.
+    pub(super) under_way: Option<Vec<(i32, PartitionBatch)>>,
     /// What the next produces answer, by order of requests.
     pub(super) next_errors: Vec<KafkaError>,
     pub(super) produce_requests: u64,
@@ -85,6 +89,7 @@ pub(super) struct Log {
 pub(super) struct Producer {
     epoch: i16,
     last: i32,
+    last_timestamp: i64,
     /// First and last sequence and base offset of the newest five.
     newest: Vec<(i32, i32, i64)>,
 }
@@ -106,6 +111,8 @@ impl Fake {
             down: false,
             locked: false,
             tells_producers: true,
+            forgets_what_it_told: false,
+            under_way: None,
             next_errors: Vec::new(),
             produce_requests: 0,
             largest_answer: 0,
@@ -168,6 +175,14 @@ impl Fake {
     /// A group's commit.
     pub(super) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         self.state().groups.get(group)?.commits.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// Takes what was under way, whoever sent it; nothing waits from here on.
+    pub(super) fn land(&self) {
+        let mut state = self.state();
+        for (node, batch) in state.under_way.take().into_iter().flatten() {
+            let _ = state.produce(node, &batch);
+        }
     }
 
     /// Moves the leader of a partition.
@@ -319,9 +334,10 @@ impl State {
             let producer = log.producers.entry(header.producer_id).or_insert(Producer {
                 epoch: header.producer_epoch,
                 last,
+                last_timestamp: -1,
                 newest: Vec::new(),
             });
-            producer.last = last;
+            (producer.last, producer.last_timestamp) = (last, header.max_timestamp);
             producer.newest.push((first, last, base));
             if producer.newest.len() > 5 {
                 producer.newest.remove(0);
@@ -561,8 +577,13 @@ impl Cluster for Fake {
                     producer_id,
                     epoch: producer.epoch,
                     last_sequence: producer.last,
+                    last_timestamp: producer.last_timestamp,
                 });
-                Ok(states.collect())
+                let states = states.collect();
+                if state.forgets_what_it_told {
+                    state.log(&topic, partition as usize).producers.clear();
+                }
+                Ok(states)
             })?
         })
     }
@@ -588,6 +609,14 @@ impl Cluster for Fake {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
+            let records = batches.iter().any(|batch| !batch.topic.starts_with("__"));
+            let waits = self.state().under_way.as_mut().filter(|_| records).is_some_and(|under_way| {
+                under_way.extend(batches.iter().map(|batch| (node, batch.clone())));
+                true
+            });
+            if waits {
+                return std::future::pending().await;
+            }
             self.fail(|state| {
                 state.produce_requests += 1;
                 let outcomes = batches.iter().map(|batch| {

@@ -317,23 +317,6 @@ impl Lane {
         self.lock().guard(memory_ms, now, now_ms)
     }
 
-    /// Takes the leader's answer: the sequence of the last record that it remembers of this lane's producer, if any.
-    pub(super) fn answer(&self, last_sequence: Option<i32>) {
-        let mut state = self.lock();
-        if !state.doubt || state.in_flight {
-            return;
-        }
-        state.doubt = false;
-        state.doubted = None;
-        let first = state.acked.next_sequence;
-        let count = state.pending.as_ref().map_or(0, |pending| u64::from(pending.count.unsigned_abs()));
-        let fits = last_sequence.is_some_and(|last| [first, later(first, count)].contains(&later(last, 1)));
-        if !fits {
-            state.adopted = false;
-            state.rewind();
-        }
-    }
-
     /// What it must know of configs.
     pub(super) fn rules(&self) -> batches::Rules {
         self.lock().rules

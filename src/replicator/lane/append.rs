@@ -102,6 +102,32 @@ impl Lane {
         state.doubt(ask, now);
         state.settled(after)
     }
+
+    /// Takes the leader's answer: the sequence of the last record that it remembers of this lane's producer, if any.
+    ///
+    /// A batch that it has is not sent again, for it may forget that it has it at any moment; one that it has not is.
+    pub(in crate::replicator) fn answer(&self, last_sequence: Option<i32>, now: Instant) {
+        let mut state = self.lock();
+        if !state.doubt || state.in_flight {
+            return;
+        }
+        let first = state.acked.next_sequence;
+        let count = state.pending.as_ref().map_or(0, |pending| u64::from(pending.count.unsigned_abs()));
+        match last_sequence.map(|last| super::later(last, 1)) {
+            Some(next) if next == first => {}
+            Some(next) if next == super::later(first, count) => {
+                // Where it lies is looked for.
+                state.acknowledge(-1);
+                state.acked_at = Some(now);
+            }
+            _ => {
+                state.adopted = false;
+                state.rewind();
+            }
+        }
+        state.doubt = false;
+        state.doubted = None;
+    }
 }
 
 impl State {
