@@ -13,11 +13,22 @@ mod idle;
 mod memory;
 mod outcome;
 mod pause;
+mod replicator;
 mod slow;
 mod stopped;
 mod traffic;
 mod wire;
 
+#[path = "../../tests/real/bed.rs"]
+#[allow(dead_code)]
+mod bed;
+#[path = "../../tests/real/chaos/mod.rs"]
+mod chaos;
+#[path = "../../tests/real/config.rs"]
+#[allow(dead_code)]
+mod config;
+#[path = "../../tests/real/networks.rs"]
+mod networks;
 #[path = "../whole/pair.rs"]
 mod pair;
 #[path = "../whole/process.rs"]
@@ -66,6 +77,7 @@ struct Options {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
+        Some("replicator") => return replicator::main(&args[1..]),
         Some("crowd") => return runtime().block_on(crowd::main(&args[1..])),
         Some("flood") => return runtime().block_on(handshakes::main(&args[1..])),
         _ => {}

@@ -51,6 +51,7 @@ usage() {
 bed.sh — two networks, one wire, two real Kafka clusters
 
   jars                       fetch Apache Kafka's jars by Maven, once
+  python                     make a Python environment with librdkafka's client, once
   up [PORT]                  make both networks and the wire; only tcp PORT (default 7443) passes, towards orange
   start orange|grape [ID…]   start the brokers (0 1 2) and wait until they answer
   stop orange|grape [ID…]    stop brokers in order;  kill … = SIGKILL
@@ -111,6 +112,14 @@ jars() {
   mvn -q -B -f "$here/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
     -DoutputDirectory="$LIBS" -DincludeScope=runtime >&2
   touch "$LIBS/.complete"
+}
+
+python() {
+  local venv=$CACHE/venv
+  if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import confluent_kafka' 2>/dev/null; then return; fi
+  say "installing confluent-kafka (librdkafka) by pip into $venv, once"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check confluent-kafka==2.12.0
 }
 
 # Sets JAVA to the command line of a JVM in a network, up to the class.
@@ -369,7 +378,7 @@ start() { # CLUSTER [ID…]
   local port net tries=0; port=$(cluster_port "$name"); net=$(net "$name")
   for id in "${ids[@]}"; do
     until in_ns "$name" bash -c "exec 3<>/dev/tcp/$net.1$((id + 1))/$port" 2>/dev/null; do
-      tries=$((tries + 1)); [ $tries -lt 600 ] || die "broker $id of $name does not listen: $(tail -5 "$BED/$name/$id/log")"
+      tries=$((tries + 1)); [ $tries -lt 1800 ] || die "broker $id of $name does not listen: $(tail -5 "$BED/$name/$id/log")"
       sleep 0.1
     done
   done
@@ -504,6 +513,7 @@ fixed() { # NETWORK
 
 case ${1:-help} in
   jars) jars ;;
+  python) python ;;
   up) shift; up "$@" ;;
   start) shift; start "$@" ;;
   stop) shift; signal_brokers TERM "$@" ;;

@@ -85,8 +85,11 @@ impl Bed {
             assert!(bed.linkspan.exists(), "{} is not built: bin/test real builds it", bed.linkspan.display());
             bed.run(&["down"]);
             bed.run(&["up", &TUNNEL_PORT.to_string()]);
-            let clusters: Vec<_> =
-                ["orange", "grape"].map(|name| bed.command(&["start", name]).spawn().expect("bed.sh starts")).into();
+            let clusters: Vec<_> = [("orange", ""), ("grape", FORGETFUL)]
+                .map(|(name, extra)| {
+                    bed.command(&["start", name]).env("BED_BROKER_EXTRA", extra).spawn().expect("bed.sh starts")
+                })
+                .into();
             for mut cluster in clusters {
                 assert!(cluster.wait().expect("bed.sh ends").success(), "a cluster did not start");
             }
@@ -123,6 +126,36 @@ impl Bed {
         let output = self.command(args).output().expect("bed.sh runs");
         assert!(output.status.success(), "bed.sh {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Process id of a broker, while it runs.
+    pub fn broker(&self, side: Side, id: u32) -> Option<u32> {
+        let note = fs::read_to_string(self.dir.join(side.name()).join(id.to_string()).join("pid")).ok()?;
+        let (pid, began) = note.trim().split_once(' ')?;
+        let pid = pid.parse().ok()?;
+        // An id alone may be another process's by now.
+        (process_field(pid, BEGAN)? == began && process_field(pid, STATE)? != "Z").then_some(pid)
+    }
+
+    /// Starts a broker and does not wait until it listens.
+    pub fn broker_start(&self, side: Side, id: u32) -> Child {
+        self.command(&["start", side.name(), &id.to_string()]).spawn().expect("bed.sh starts")
+    }
+
+    /// Copies configurations and logs of brokers and endpoints into a folder that outlives the bed.
+    pub fn keep_logs(&self, into: &Path) {
+        for side in [Side::Orange, Side::Grape] {
+            for folder in fs::read_dir(self.dir.join(side.name())).into_iter().flatten().flatten() {
+                let to = into.join(side.name()).join(folder.file_name());
+                for file in ["log", "server.properties", "linkspan.toml"] {
+                    let from = folder.path().join(file);
+                    if from.is_file() {
+                        fs::create_dir_all(&to).expect("folder of the kept logs");
+                        fs::copy(&from, to.join(file)).expect("a log is copied");
+                    }
+                }
+            }
+        }
     }
 
     /// A command to be run inside a network.
@@ -195,6 +228,14 @@ impl Bed {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client starts")
     }
 
+    /// The same for as long as its standard input is held open. What it complains of goes into `complaints` of its network.
+    pub fn client_until_told(&self, network: Side, script: &str, args: &[&str], complaints: &str) -> Child {
+        let log = fs::File::create(self.dir.join(network.name()).join(complaints)).expect("file of complaints");
+        let mut command = self.inside(network, &self.python);
+        command.arg(self.client_path(script)).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().expect("the client starts")
+    }
+
     /// A client's file.
     pub fn client_path(&self, name: &str) -> PathBuf {
         self.root.join("tests/bed/clients").join(name)
@@ -216,6 +257,34 @@ impl Bed {
             })
             .unwrap_or_else(|| panic!("no counter {name} in {}", side.name()))
     }
+}
+
+/// A setting of grape's brokers: they look every second for producers that are to be forgotten, not every ten minutes. When that is
+/// stays at a day, unless a test says otherwise.
+const FORGETFUL: &str = "producer.id.expiration.check.interval.ms=1000";
+
+/// Places of fields behind the name in /proc/PID/stat.
+const STATE: usize = 0;
+const BEGAN: usize = 19;
+
+fn process_field(pid: u32, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split_whitespace().nth(field)?.to_owned())
+}
+
+/// State of a process: `R`, `S`, `T` for stopped, …
+pub fn process_state(pid: u32) -> Option<String> {
+    process_field(pid, STATE)
+}
+
+/// Sends a signal by its name; whether that process was there.
+pub fn signal(pid: u32, name: &str) -> bool {
+    Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .stderr(Stdio::null())
+        .status()
+        .expect("kill runs")
+        .success()
 }
 
 /// Class of kafka-topics.sh.
@@ -276,18 +345,19 @@ impl Endpoint {
         self.child = Some(command.spawn().expect("linkspan starts"));
     }
 
-    /// SIGKILL, and waits for the end.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// SIGKILL, and waits for the end. Whether it hit a process that ran.
+    pub fn kill(&mut self) -> bool {
+        let Some(mut child) = self.child.take() else { return false };
+        let ran = child.try_wait().is_ok_and(|ended| ended.is_none());
+        let _ = child.kill();
+        let _ = child.wait();
+        ran
     }
 
     /// SIGTERM, and waits for the end; the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
-        Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().expect("kill runs");
+        signal(child.id(), "TERM");
         child.wait().expect("linkspan ends").code()
     }
 

@@ -1,36 +1,15 @@
 //! Clients at work while the tunnel's connections are killed under them: nobody notices.
 
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::bed::{Bed, Endpoint, ORANGE_WAN, Side, TUNNEL_PORT, finish_records};
+use crate::bed::{Bed, Endpoint, Side, finish_records};
 use crate::config::Link;
+use crate::networks;
 
 const TOPIC: &str = "chaos.carriers";
 const PARTITIONS: u32 = 6;
 /// How long clients are at work, in seconds: `LINKSPAN_CHAOS_SECONDS`, or this.
 const SECONDS: u64 = 20;
-
-/// Local ports of the carriers that grape's endpoint has.
-fn carriers(bed: &Bed) -> Vec<u16> {
-    let port = TUNNEL_PORT.to_string();
-    let mut command = bed.inside(Side::Grape, Path::new("ss"));
-    command.args(["-tnH", "state", "established", "dst", ORANGE_WAN, "dport", "=", &port]);
-    let told = command.output().expect("ss runs");
-    String::from_utf8_lossy(&told.stdout)
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(2)?.rsplit_once(':')?.1.parse().ok())
-        .collect()
-}
-
-/// Resets the carrier at `port`, on both sides.
-fn kill(bed: &Bed, port: u16) {
-    let port = port.to_string();
-    let mut command = bed.inside(Side::Grape, Path::new("ss"));
-    command.args(["-K", "-tnH", "dst", ORANGE_WAN, "sport", "=", &port]).stdout(Stdio::null());
-    assert!(command.status().expect("ss runs").success());
-}
 
 #[test]
 fn clients_do_not_notice_that_carriers_die() {
@@ -101,9 +80,9 @@ fn clients_do_not_notice_that_carriers_die() {
         std::thread::sleep(Duration::from_secs(1));
         if since.elapsed() < Duration::from_secs(seconds) {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let ports = carriers(bed);
+            let ports = networks::carriers();
             if !ports.is_empty() {
-                kill(bed, ports[(at >> 33) as usize % ports.len()]);
+                networks::cut(Side::Grape, ports[(at >> 33) as usize % ports.len()]);
                 kills += 1;
             }
         }

@@ -18,6 +18,10 @@ pub struct Link {
     pub replicate: String,
     /// Lines added to orange's `[expose]` table.
     pub expose: String,
+    /// The tunnel's port. The wire lets [`TUNNEL_PORT`] through.
+    pub port: u16,
+    /// The `[admin]` table of both endpoints, where a second pair runs beside the first.
+    pub admin: String,
     /// Orange's bootstrap server and `security` as grape's endpoint has them, where they are not those of the main listener.
     pub peer: Option<(String, String)>,
 }
@@ -29,6 +33,8 @@ impl Default for Link {
             proxy: "mode = \"off\"".into(),
             replicate: String::new(),
             expose: String::new(),
+            port: TUNNEL_PORT,
+            admin: String::new(),
             peer: None,
         }
     }
@@ -59,13 +65,15 @@ impl Link {
             "link = \"orange-grape\"\nstate_dir = \"state\"\n\
              [local]\ncluster = \"orange\"\nbootstrap = [\"{0}\"]\nsecurity = {1}\n\
              [peer]\ncluster = \"grape\"\nbootstrap = [\"{2}\"]\n\
-             [tunnel]\nlisten = \"0.0.0.0:{TUNNEL_PORT}\"\npublic_address = \"{ORANGE_WAN}\"\npeer_address = \"{GRAPE_WAN}\"\n{3}\n\
-             [expose]\n{4}\n[proxy]\nmode = \"off\"\n",
+             [tunnel]\nlisten = \"0.0.0.0:{5}\"\npublic_address = \"{ORANGE_WAN}\"\npeer_address = \"{GRAPE_WAN}\"\n{3}\n\
+             [expose]\n{4}\n[proxy]\nmode = \"off\"\n{6}",
             Side::Orange.bootstrap(),
             Side::Orange.security(),
             Side::Grape.bootstrap(),
             self.auth("source", "destination"),
-            self.expose
+            self.expose,
+            self.port,
+            self.admin
         )
     }
 
@@ -77,14 +85,16 @@ impl Link {
             "link = \"orange-grape\"\nstate_dir = \"state\"\n\
              [local]\ncluster = \"grape\"\nbootstrap = [\"{0}\"]\nsecurity = {1}\n\
              [peer]\ncluster = \"orange\"\nbootstrap = [\"{2}\"]\nsecurity = {3}\n\
-             [tunnel]\ndial = \"{ORANGE_WAN}:{TUNNEL_PORT}\"\n{4}\n[proxy]\n{5}\n{6}",
+             [tunnel]\ndial = \"{ORANGE_WAN}:{7}\"\n{4}\n[proxy]\n{5}\n{6}{8}",
             Side::Grape.bootstrap(),
             Side::Grape.security(),
             peer_bootstrap,
             peer_security,
             self.auth("destination", "source"),
             self.proxy,
-            self.replicate
+            self.replicate,
+            self.port,
+            self.admin
         )
     }
 }

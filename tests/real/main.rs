@@ -7,11 +7,14 @@
 #[allow(dead_code)]
 mod bed;
 mod carriers;
+mod chaos;
 mod config;
 mod copying;
 mod faults;
 mod groups;
+mod networks;
 mod offload;
+mod once;
 mod refusals;
 mod topics;
 mod using;
