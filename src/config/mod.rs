@@ -15,6 +15,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -364,6 +365,12 @@ pub struct ClientsConfig {
     pub read_only: bool,
     /// Keys of APIs that are denied.
     pub deny: Vec<i16>,
+    /// Connections that one client may have at once.
+    pub connections: Option<u32>,
+    /// Bytes a second that one client may send to brokers.
+    pub bytes_in_per_second: Option<NonZeroU64>,
+    /// Bytes a second that brokers may send to one client.
+    pub bytes_out_per_second: Option<NonZeroU64>,
 }
 
 /// TLS as a server.

@@ -213,6 +213,17 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "What the proxy refused, or could not go on with, by reason",
         status.proxy.refused.iter().map(|(reason, &count)| (vec![("reason", reason.clone())], count)),
     );
+    set.gauge(
+        "linkspan_proxy_clients",
+        "Clients with connections to the proxy now; 0 where proxy.clients bounds nothing of a client",
+        [(vec![], status.proxy.clients_open as f64)],
+    );
+    set.seconds(
+        "linkspan_proxy_paused_seconds",
+        "Time that connections waited to be read for their client had its share, summed over them",
+        [("in", status.proxy.paused_in_ms), ("out", status.proxy.paused_out_ms)]
+            .map(|(direction, ms)| (vec![("direction", direction.to_owned())], ms as f64 / 1000.0)),
+    );
     set.counter(
         "linkspan_proxy_denied_requests",
         "Requests of clients that proxy.clients does not allow, by API; none of them reached a broker",
@@ -378,6 +389,15 @@ impl Set<'_> {
         self.add(name, help, family);
     }
 
+    /// A counter of time.
+    fn seconds(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.add(name, help, family);
+    }
+
     fn info(&mut self, name: &str, help: &str, labels: Labels) {
         self.add(name, help, Info::new(labels));
     }
@@ -462,6 +482,8 @@ mod tests {
                 0.0,
             ),
             (r#"linkspan_broker_connections_opened_total{link="orange-grape",cluster="orange"}"#, 17.0),
+            (r#"linkspan_proxy_clients{link="orange-grape"}"#, 2.0),
+            (r#"linkspan_proxy_paused_seconds_total{link="orange-grape",direction="out"}"#, 1.5),
             (r#"linkspan_proxy_denied_requests_total{link="orange-grape",api="CreateTopics"}"#, 3.0),
             (r#"linkspan_errors_total{link="orange-grape",scope="replicator",code="LS405"}"#, 7.0),
         ] {

@@ -321,12 +321,41 @@ pub struct ProxySection {
     /// Connections and responses that could not go on as they came since the start, by reason; reasons are written in the program.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// Clients with connections now; 0 where `[proxy.clients]` bounds nothing of a client.
+    #[serde(default)]
+    pub clients_open: u64,
+    /// Those that moved most bytes, at most 32; none where nothing of a client is bounded.
+    #[serde(default)]
+    pub clients: Vec<ClientSection>,
+    /// Milliseconds that connections waited to be read since the start, summed, for their client had its share.
+    #[serde(default)]
+    pub paused_in_ms: u64,
+    /// The same for what brokers sent.
+    #[serde(default)]
+    pub paused_out_ms: u64,
     /// Requests that the policy of `[proxy.clients]` denied since the start, by API.
     #[serde(default)]
     pub denied: BTreeMap<String, u64>,
     /// Who made them, the first first; at most 256.
     #[serde(default)]
     pub denials: Vec<DenialSection>,
+}
+
+/// What a client of the proxy uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSection {
+    /// The user, where clients authenticate at the proxy, or the address.
+    pub client: String,
+    /// Connections open now.
+    pub connections: u32,
+    /// Bytes from it to brokers.
+    pub bytes_in: u64,
+    /// Bytes from brokers to it.
+    pub bytes_out: u64,
+    /// Milliseconds that its connections waited to be read, summed.
+    pub paused_in_ms: u64,
+    /// The same for what brokers sent it.
+    pub paused_out_ms: u64,
 }
 
 /// A client that asked the proxy for what it may not have.

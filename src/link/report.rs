@@ -12,12 +12,12 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, Code, DenialSection, EventSection, ExitSection, FlowSection, GroupEventSection, GroupSection,
-    ListenerSection, PartitionSection, PathSection, ProxyMode, ProxySection, Status, StatusSource, StreamSection,
-    TopicSection, TunnelSection,
+    self, CarrierSection, ClientSection, Code, DenialSection, EventSection, ExitSection, FlowSection,
+    GroupEventSection, GroupSection, ListenerSection, PartitionSection, PathSection, ProxyMode, ProxySection, Status,
+    StatusSource, StreamSection, TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
-use crate::proxy::Denial;
+use crate::proxy::{ClientStatus, Denial};
 use crate::replicator::{
     FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, PartitionStatus, TopicState, TopicStatus,
     TroubleCode,
@@ -179,6 +179,10 @@ impl Source {
             dns: None,
             reauthentications: 0,
             refused: BTreeMap::new(),
+            clients_open: 0,
+            clients: Vec::new(),
+            paused_in_ms: 0,
+            paused_out_ms: 0,
             denied: BTreeMap::new(),
             denials: Vec::new(),
         };
@@ -205,6 +209,9 @@ impl Source {
                 section.connections_total = seen.connections_total;
                 section.reauthentications = seen.reauthentications;
                 section.refused = seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+                section.clients_open = seen.clients_open;
+                section.clients = seen.clients.into_iter().map(client).collect();
+                (section.paused_in_ms, section.paused_out_ms) = (seen.paused_in_ms, seen.paused_out_ms);
                 section.denied = seen.denied.iter().map(|(api, count)| ((*api).to_owned(), *count)).collect();
                 section.denials = seen.denials.into_iter().map(denial).collect();
                 section.listeners = seen
@@ -238,6 +245,11 @@ impl Source {
             ProxyHandle::Off => Vec::new(),
         }
     }
+}
+
+fn client(seen: ClientStatus) -> ClientSection {
+    let ClientStatus { client, connections, bytes_in, bytes_out, paused_in_ms, paused_out_ms } = seen;
+    ClientSection { client, connections, bytes_in, bytes_out, paused_in_ms, paused_out_ms }
 }
 
 fn denial(seen: Denial) -> DenialSection {

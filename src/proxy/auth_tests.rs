@@ -411,6 +411,54 @@ async fn denied_requests_are_refused_and_told_once_for_each_user() {
 }
 
 #[tokio::test]
+async fn a_client_has_so_many_connections_and_no_more() {
+    let (mut clients, _dir) = users_file();
+    clients.connections = Some(2);
+    clients.bytes_in_per_second = std::num::NonZeroU64::new(1 << 20);
+    let (proxy, _seen) = asking(Duration::from_secs(60), "right", 21_400, clients).await;
+    let user = async || {
+        let mut stream = log_in(&proxy, SaslMechanism::Plain, "alice", "own-secret").await.ok()?;
+        stream.write_all(&request(2, 1, 9)).await.ok()?;
+        let mut answer = [0; 12];
+        soon("an answer or an end", stream.read_exact(&mut answer)).await.ok()?;
+        Some(stream)
+    };
+    // Both are alice's, so that her address has none.
+    let held = [user().await.expect("the first"), user().await.expect("the second")];
+    assert!(user().await.is_none(), "a third");
+    let silent = [proxy.connect().await, proxy.connect().await];
+    soon("both counted", async {
+        while proxy
+            .handle
+            .status()
+            .clients
+            .iter()
+            .find(|one| one.client == "127.0.0.1")
+            .is_none_or(|one| one.connections < 2)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut third = proxy.connect().await;
+    assert_eq!(soon("an end", third.read(&mut [0])).await.unwrap_or(0), 0);
+    let status = proxy.handle.status();
+    assert_eq!((status.refused["too many connections of a client"], status.clients_open), (2, 2));
+    let alice = status.clients.iter().find(|one| one.client == "alice").expect("alice");
+    let sent = 2 * request(2, 1, 9).len() as u64;
+    assert_eq!((alice.connections, alice.bytes_in), (2, sent), "what went once she was known");
+    drop((silent, held));
+    soon("given back", async {
+        while proxy.handle.status().connections_open > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(user().await.is_some());
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_api_that_cannot_be_refused_is_counted_and_closed_on() {
     let clients = ClientsConfig { deny: vec![1], ..ClientsConfig::default() };
     let (proxy, _seen) = asking(Duration::from_secs(60), "right", 21_390, clients).await;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, Sleep};
 
+use super::clients::{TooMany, Way};
 use super::login::{Login, LoginError};
 use super::rewrite::{Mapping, Piece, Pieces, Renewal, RewriteError, Rules, Session, Tally};
 use crate::lifecycle::Drain;
@@ -44,6 +45,15 @@ pub(super) trait Meter: Mapping + Send {
     fn renewed(&mut self);
     /// The client failed so often to prove who it is.
     fn refused_logins(&mut self, count: u64);
+    /// The client proved to be `user`.
+    ///
+    /// # Errors
+    /// [`TooMany`]: it may not have one connection more.
+    fn proved(&mut self, user: &str) -> Result<(), TooMany>;
+    /// Until when nothing more is to be read in this direction, for the client had its share.
+    fn waits_until(&mut self, way: Way) -> Option<std::time::Instant>;
+    /// Nothing is read in this direction for so long.
+    fn note_pause(&mut self, way: Way, time: Duration);
     /// The client, who is `user` where it proved it, asked so often for what the policy denies.
     fn denied(&mut self, user: Option<&str>, key: i16, count: u64);
 }
@@ -63,6 +73,8 @@ pub(super) enum Ended {
     Refused(RewriteError),
     /// The session with the broker could not be renewed.
     NotRenewed(LoginError),
+    /// The client proved who it is, and has all the connections that it may have.
+    TooMany(TooMany),
 }
 
 /// A client whose first request is being waited for.
@@ -154,6 +166,8 @@ impl<C: Stream> Opening<C> {
             timer,
             armed: false,
             hurry: false,
+            proved: false,
+            pauses: Default::default(),
             renewing: login.map(|(login, lifetime)| Box::new(Renewing::new(login, lifetime))),
         };
         let mut draining = pin!(drain.draining());
@@ -329,6 +343,28 @@ impl Flow {
     }
 }
 
+/// When a direction is read again.
+#[derive(Debug, Default)]
+struct Pause {
+    until: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pause {
+    /// Pending, and woken in time, while the client has had more than its share.
+    fn poll<M: Meter>(&mut self, cx: &mut Context<'_>, meter: &mut M, way: Way) -> Poll<()> {
+        let Some(until) = meter.waits_until(way).map(Instant::from_std) else { return Poll::Ready(()) };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if self.until != Some(until) {
+            // Other connections of the client may have made it longer meanwhile.
+            let from = self.until.replace(until).map_or_else(Instant::now, |before| before.max(Instant::now()));
+            meter.note_pause(way, until.saturating_duration_since(from));
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
 /// Both directions of one connection.
 struct Pump<C, M> {
     client: C,
@@ -343,6 +379,10 @@ struct Pump<C, M> {
     armed: bool,
     /// The client's FIN goes on whatever is unanswered.
     hurry: bool,
+    /// The meter knows who the client proved to be.
+    proved: bool,
+    /// By [`Way`].
+    pauses: [Pause; 2],
     renewing: Option<Box<Renewing>>,
 }
 
@@ -362,6 +402,14 @@ impl<C: Stream, M: Meter> Pump<C, M> {
         }
         if let Poll::Ready(ended) = ended {
             return Poll::Ready(Step::Ended(ended));
+        }
+        if !self.proved
+            && let Some(user) = self.session.user()
+        {
+            self.proved = true;
+            if let Err(error) = self.meter.proved(user) {
+                return Poll::Ready(Step::Ended(Ended::TooMany(error)));
+            }
         }
         if self.session.is_closing() && !self.draining {
             self.draining = true; // As when the process drains: what is asked is answered, then the ends follow.
@@ -465,7 +513,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
 
     /// Broker to client; ready once the client has our FIN.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let Self { client, upstream, session, down, meter, .. } = self;
+        let Self { client, upstream, session, down, meter, pauses, .. } = self;
         let upstream = &mut **upstream;
         down.reads = false;
         for _ in 0..TURN {
@@ -484,6 +532,10 @@ impl<C: Stream, M: Meter> Pump<C, M> {
             }
             if down.ended {
                 return down.poll_finish(cx, client);
+            }
+            if pauses[Way::Out as usize].poll(cx, meter, Way::Out).is_pending() {
+                down.poll_idle(cx, client)?;
+                return Poll::Pending;
             }
             match Pin::new(&mut *upstream).poll_fill_buf(cx) {
                 Poll::Pending => {
@@ -513,7 +565,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
 
     /// Client to broker; ready once the broker has the client's FIN.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let Self { client, upstream, session, up, meter, renewing, .. } = self;
+        let Self { client, upstream, session, up, meter, renewing, pauses, .. } = self;
         let upstream = &mut **upstream;
         up.reads = false;
         up.waits = false;
@@ -539,6 +591,10 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                     return Poll::Pending; // Woken by the answer, or by the timer.
                 }
                 return up.poll_finish(cx, upstream);
+            }
+            if pauses[Way::In as usize].poll(cx, meter, Way::In).is_pending() {
+                up.poll_idle(cx, upstream)?;
+                return Poll::Pending;
             }
             match Pin::new(&mut *client).poll_fill_buf(cx) {
                 Poll::Pending => {

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
+use super::clients::{TooMany, Way};
 use super::connection::{Ended, Meter, Opening};
 use super::rewrite::test_support::{end_txn, frame, request};
-use super::rewrite::{MOST_IN_FLIGHT, Mapping, Rules, Tally};
+use super::rewrite::{Bucket, MOST_IN_FLIGHT, Mapping, Rules, Tally};
 use crate::lifecycle::Drain;
 use crate::net::{BoxStream, Stream};
 
@@ -166,6 +167,8 @@ impl Stream for Mem {
 #[derive(Default)]
 struct Local {
     denied: Arc<Mutex<Vec<(i16, u64)>>>,
+    bucket: Option<(Bucket, Way)>,
+    paused: Arc<Mutex<Duration>>,
 }
 
 impl Mapping for Local {
@@ -175,10 +178,25 @@ impl Mapping for Local {
 }
 
 impl Meter for Local {
-    fn bytes(&mut self, _: u64, _: u64) {}
+    fn bytes(&mut self, to_broker: u64, to_client: u64) {
+        if let Some((bucket, way)) = &mut self.bucket {
+            let bytes = if *way == Way::In { to_broker } else { to_client };
+            bucket.take(bytes, tokio::time::Instant::now().into_std());
+        }
+    }
     fn tally(&mut self, _: &Tally) {}
     fn renewed(&mut self) {}
     fn refused_logins(&mut self, _: u64) {}
+    fn proved(&mut self, _: &str) -> Result<(), TooMany> {
+        Ok(())
+    }
+    fn waits_until(&mut self, way: Way) -> Option<std::time::Instant> {
+        let (bucket, paid_by) = self.bucket.as_ref()?;
+        (way == *paid_by).then(|| bucket.waits_until(tokio::time::Instant::now().into_std()))?
+    }
+    fn note_pause(&mut self, _: Way, time: Duration) {
+        *self.paused.lock().expect("no panic") += time;
+    }
     fn denied(&mut self, _: Option<&str>, key: i16, count: u64) {
         self.denied.lock().expect("no panic").push((key, count));
     }
@@ -309,6 +327,50 @@ async fn a_denied_request_is_answered_in_its_turn_and_one_without_an_answer_ends
     let mut connection = pin!(connect_under(rules, client.clone(), broker.clone(), Local::default()));
     assert!(matches!(settle(connection.as_mut()), Some(Ended::Clean)));
     assert!(client.end().got_fin && broker.end().got.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_above_its_rate_waits_and_loses_nothing() {
+    for way in [Way::Out, Way::In] {
+        let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+        let rate = std::num::NonZeroU64::new(100_000).expect("a rate");
+        let bucket = Bucket::new(rate, tokio::time::Instant::now().into_std());
+        let meter = Local { bucket: Some((bucket, way)), ..Local::default() };
+        let paused = Arc::clone(&meter.paused);
+        // A second's worth at once, and five more at the rate.
+        let body = vec![7; 600_000];
+        let (asked, answered) = match way {
+            Way::Out => (request(2, 1, 1), answer(1, &body)),
+            Way::In => (frame(&[&b"\0\x02\0\x01\0\0\0\x01\0\x02me"[..], &body].concat()), answer(1, b"one")),
+        };
+        asked.chunks(50_000).for_each(|chunk| client.send(chunk));
+        answered.chunks(50_000).for_each(|chunk| broker.send(chunk));
+        client.finish();
+        broker.finish();
+        let begun = tokio::time::Instant::now();
+        let ended = connect_under(Rules::default(), client.clone(), broker.clone(), meter).await;
+        assert!(matches!(ended, Ended::Clean), "{ended:?}");
+        assert_eq!((client.end().got.len(), broker.end().got.len()), (answered.len(), asked.len()));
+        let took = begun.elapsed().as_secs_f64();
+        assert!((4.5..=5.1).contains(&took), "{way:?}: {took} s");
+        let paused = paused.lock().expect("no panic").as_secs_f64();
+        assert!((paused - took).abs() < 0.1, "{way:?}: paused {paused} s of {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_seen_while_a_client_waits_for_its_rate() {
+    let (client, broker) = (Mem::new(usize::MAX), Mem::new(usize::MAX));
+    let rate = std::num::NonZeroU64::new(1).expect("a rate");
+    let bucket = Bucket::new(rate, tokio::time::Instant::now().into_std());
+    let meter = Local { bucket: Some((bucket, Way::In)), ..Local::default() };
+    client.send(&request(2, 1, 1));
+    client.send(&request(2, 1, 2));
+    let mut connection = pin!(connect_under(Rules::default(), client.clone(), broker.clone(), meter));
+    assert!(settle(connection.as_mut()).is_none());
+    assert_eq!(broker.end().got, request(2, 1, 1), "the second waits");
+    client.cut();
+    assert!(matches!(settle(connection.as_mut()), Some(Ended::CutByClient)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod auth_tests;
+mod clients;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
@@ -21,5 +22,6 @@ mod serve;
 mod status;
 mod upstream;
 
+pub use clients::ClientStatus;
 pub use denials::Denial;
 pub use status::{ListenerStatus, ProxyStatus};

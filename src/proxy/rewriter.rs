@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
+use super::clients::{Clients, Limits};
 use super::denials::Denials;
 use super::login::{Login, LoginError};
 use super::nodes::{Door, Nodes, To, Traffic, listen};
@@ -111,6 +112,8 @@ pub(super) struct Shared {
     pub(super) nodes: Nodes,
     pub(super) refusals: Arc<Refusals>,
     pub(super) denials: Denials,
+    /// Where anything of a client is bounded.
+    pub(super) clients: Option<Arc<Clients>>,
     pub(super) anyone: Traffic,
     pub(super) open: AtomicU64,
     pub(super) to_brokers: AtomicU64,
@@ -175,6 +178,7 @@ impl Rewriter {
             nodes,
             refusals,
             denials: Denials::default(),
+            clients: Some(limits(&config.clients)).filter(Limits::is_set).map(Clients::new),
             anyone: Traffic::default(),
             open: AtomicU64::new(0),
             to_brokers: AtomicU64::new(0),
@@ -242,6 +246,8 @@ impl RewriterHandle {
             connections_total: count(&node.traffic.total),
         }));
         let rewritten = api::WALKABLE.iter().zip(&shared.responses);
+        let (clients_open, paused) = shared.clients.as_ref().map(|clients| clients.totals()).unwrap_or_default();
+        let [paused_in_ms, paused_out_ms] = paused.map(|paused| u64::try_from(paused.as_millis()).unwrap_or(u64::MAX));
         ProxyStatus {
             mode: "rewrite",
             cluster: shared.cluster.clone(),
@@ -252,6 +258,10 @@ impl RewriterHandle {
             bytes_to_brokers: count(&shared.to_brokers),
             bytes_to_clients: count(&shared.to_clients),
             refused: shared.refusals.counts(),
+            clients_open,
+            clients: shared.clients.as_ref().map(|clients| clients.busiest()).unwrap_or_default(),
+            paused_in_ms,
+            paused_out_ms,
             denied: shared.denials.by_api(),
             denials: shared.denials.told(),
             rewritten: rewritten.map(|((key, _), responses)| (api::name(*key), count(responses))).collect(),
@@ -322,6 +332,12 @@ fn read_users(path: &Path) -> Result<Arc<Users>, RewriterError> {
         return Err(failed("no user stands in it; linkspan users add NAME --file FILE".to_owned()));
     }
     Ok(Arc::new(users))
+}
+
+/// What each client may use.
+const fn limits(config: &ClientsConfig) -> Limits {
+    let rates = [config.bytes_in_per_second, config.bytes_out_per_second];
+    Limits { connections: config.connections, rates }
 }
 
 /// What clients may not ask of the brokers.

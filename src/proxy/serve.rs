@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 
+use super::clients::{Seat, TooMany, Way, Who};
 use super::connection::{Ended, Meter, Opening};
 use super::login::LoginError;
 use super::nodes::{Door, To, Traffic};
@@ -24,6 +25,9 @@ const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// How long accepting rests after a failure, such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
+
+/// What is counted where a client has all its connections.
+const TOO_MANY: &str = "too many connections of a client";
 
 /// Takes connections until the drain begins.
 pub(super) async fn accept(shared: Arc<Shared>, door: Door, drain: Drain) {
@@ -55,7 +59,7 @@ pub(super) async fn accept(shared: Arc<Shared>, door: Door, drain: Drain) {
 }
 
 /// One connection from its first byte to its end: what stands before Kafka, then that.
-async fn serve(open: Open, socket: TcpStream, mut client: SocketAddr, drain: Drain) {
+async fn serve(mut open: Open, socket: TcpStream, mut client: SocketAddr, drain: Drain) {
     let shared = Arc::clone(&open.shared);
     let mut conn = TcpConn::new(socket);
     let refused = |reason: &'static str, client: SocketAddr, error: &dyn std::fmt::Display| {
@@ -67,6 +71,12 @@ async fn serve(open: Open, socket: TcpStream, mut client: SocketAddr, drain: Dra
         match proxied(&mut conn).await {
             Ok(named) => client = named.unwrap_or(client),
             Err(why) => return refused("PROXY header", client, &why),
+        }
+    }
+    if let Some(clients) = &shared.clients {
+        match clients.enter(Who::Address(client.ip()), Instant::now()) {
+            Ok(seat) => open.seat = Some(seat),
+            Err(error) => return refused(TOO_MANY, client, &error),
         }
     }
     match &shared.client_tls {
@@ -148,6 +158,11 @@ async fn carry<C: Stream>(mut open: Open, conn: C, client: SocketAddr, drain: Dr
     match opening.run(upstream, login, &mut open, &drain).await {
         Ended::Refused(error) => refused(&error, Some(&target)),
         Ended::NotRenewed(error) => not_authenticated(&error),
+        Ended::TooMany(error) => {
+            if let Some(held) = shared.refusals.note(TOO_MANY, Instant::now()) {
+                tracing::warn!(cluster = %shared.cluster, %client, held, %error, "connection closed");
+            }
+        }
         ended => tracing::debug!(cluster = %shared.cluster, %client, node_id, %target, ?ended, "connection over"),
     }
 }
@@ -156,6 +171,8 @@ async fn carry<C: Stream>(mut open: Open, conn: C, client: SocketAddr, drain: Dr
 struct Open {
     shared: Arc<Shared>,
     to: To,
+    /// Its place among the connections of its client, where those are bounded.
+    seat: Option<Seat>,
     /// Who it is, as far as is known.
     client: Option<SocketAddr>,
 }
@@ -164,7 +181,7 @@ impl Open {
     fn enter(shared: &Arc<Shared>, to: &To) -> Option<Self> {
         let below = |open| (open < MAX_CONNECTIONS).then_some(open + 1);
         shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        let open = Self { shared: Arc::clone(shared), to: to.clone(), client: None };
+        let open = Self { shared: Arc::clone(shared), to: to.clone(), seat: None, client: None };
         open.traffic().open.fetch_add(1, Ordering::Relaxed);
         open.traffic().total.fetch_add(1, Ordering::Relaxed);
         Some(open)
@@ -206,6 +223,14 @@ impl Meter for &mut Open {
         if to_client > 0 {
             self.shared.to_clients.fetch_add(to_client, Ordering::Relaxed);
         }
+        if let Some(seat) = &self.seat {
+            let now = Instant::now();
+            for (way, bytes) in [(Way::In, to_broker), (Way::Out, to_client)] {
+                if bytes > 0 {
+                    seat.spend(way, bytes, now);
+                }
+            }
+        }
     }
 
     fn renewed(&mut self) {
@@ -218,6 +243,23 @@ impl Meter for &mut Open {
                 let client = self.client.map(tracing::field::display);
                 tracing::warn!(cluster = %self.shared.cluster, client, held, "a client did not prove who it is");
             }
+        }
+    }
+
+    fn proved(&mut self, user: &str) -> Result<(), TooMany> {
+        match &mut self.seat {
+            Some(seat) => seat.prove(user, Instant::now()),
+            None => Ok(()),
+        }
+    }
+
+    fn waits_until(&mut self, way: Way) -> Option<Instant> {
+        self.seat.as_ref().and_then(|seat| seat.waits_until(way, Instant::now()))
+    }
+
+    fn note_pause(&mut self, way: Way, time: Duration) {
+        if let Some(seat) = &self.seat {
+            seat.note_pause(way, time);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::clients::ClientStatus;
 use super::denials::Denial;
 use crate::net::HostPort;
 
@@ -29,6 +30,14 @@ pub struct ProxyStatus {
     pub bytes_to_clients: u64,
     /// What was refused since the start, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Clients with connections now; 0 where nothing of a client is bounded.
+    pub clients_open: u64,
+    /// Those that moved most bytes, at most 32; none where nothing of a client is bounded.
+    pub clients: Vec<ClientStatus>,
+    /// Milliseconds that connections waited to be read since the start, summed, for their client had its share.
+    pub paused_in_ms: u64,
+    /// The same for what brokers sent.
+    pub paused_out_ms: u64,
     /// Requests that the policy of `[proxy.clients]` denied since the start, by API.
     pub denied: BTreeMap<&'static str, u64>,
     /// Who made them, the first first; at most 256.

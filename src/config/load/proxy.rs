@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 
 use super::super::error::{ErrorCode, nearest};
 use super::super::raw::{Node, Reader, Section};
@@ -34,7 +36,18 @@ const REWRITE_KEYS: &[&str] = &["listen", "advertise", "upstream_tls", "auth"];
 /// Why nothing can be asked of clients whose bytes are not read.
 const CLIENTS_UNREAD: &str = "in mode \"names\" the bytes of clients pass unread, within their own TLS, so that nothing can be \
      asked of them or denied to them; mode \"rewrite\" can";
-pub(super) const CLIENTS: &[&str] = &["tls", "users_file", "proxy_protocol", "read_only", "deny"];
+pub(super) const CLIENTS: &[&str] = &[
+    "tls",
+    "users_file",
+    "proxy_protocol",
+    "read_only",
+    "deny",
+    "connections",
+    "bytes_in_per_second",
+    "bytes_out_per_second",
+];
+/// Rates of a client: below the least, one buffer of a connection would hold it up for seconds.
+const RATES: RangeInclusive<u64> = 64 << 10..=64 << 30;
 /// What no client can do without.
 const UNDENIABLE: &[i16] = &[api::API_VERSIONS, api::SASL_HANDSHAKE, api::SASL_AUTHENTICATE, api::METADATA];
 pub(super) const CLIENTS_TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
@@ -313,13 +326,39 @@ fn clients(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<ClientsConf
         }
         Some(node) => denied(reader, &node, read_only == Some(true)),
     };
+    let connections = match table.get("connections") {
+        None => {
+            reader.default(table.key_path("connections"), "none");
+            Some(None)
+        }
+        Some(node) => node.int(reader, 1..=16_384).map(Some),
+    };
+    let bytes_in = rate(reader, &table, "bytes_in_per_second");
+    let bytes_out = rate(reader, &table, "bytes_out_per_second");
     Some(ClientsConfig {
         tls: tls?,
         users_file: users_file?,
         proxy_protocol: proxy_protocol?,
         read_only: read_only?,
         deny: deny?,
+        connections: connections?,
+        bytes_in_per_second: bytes_in?,
+        bytes_out_per_second: bytes_out?,
     })
+}
+
+/// A rate of bytes; none unless set.
+fn rate(reader: &mut Reader<'_>, table: &Section<'_>, key: &str) -> Option<Option<NonZeroU64>> {
+    match table.get(key) {
+        None => {
+            reader.default(table.key_path(key), "none");
+            Some(None)
+        }
+        Some(node) => {
+            let allowed = "bytes a second from \"64KiB\" to \"64GiB\"";
+            node.parse(reader, allowed, |text| value::size(text, &RATES)).map(NonZeroU64::new)
+        }
+    }
 }
 
 /// APIs by Kafka's names for them, none of which `read_only` denies already.

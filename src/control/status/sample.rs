@@ -118,6 +118,17 @@ pub(crate) fn busy() -> Status {
             dns: Some("127.0.0.1:5353".to_owned()),
             reauthentications: 3,
             refused: BTreeMap::from([("authentication: refused by a broker".to_owned(), 2)]),
+            clients_open: 2,
+            clients: vec![ClientSection {
+                client: "10.0.0.5".to_owned(),
+                connections: 3,
+                bytes_in: 1_048_576,
+                bytes_out: 104_857_600,
+                paused_in_ms: 0,
+                paused_out_ms: 1_250,
+            }],
+            paused_in_ms: 0,
+            paused_out_ms: 1_500,
             denied: BTreeMap::from([("CreateTopics".to_owned(), 3)]),
             denials: vec![DenialSection {
                 client: "10.0.0.5".to_owned(),
@@ -214,6 +225,10 @@ pub(crate) fn starting() -> Status {
         dns: None,
         reauthentications: 0,
         refused: BTreeMap::new(),
+        clients_open: 0,
+        clients: Vec::new(),
+        paused_in_ms: 0,
+        paused_out_ms: 0,
         denied: BTreeMap::new(),
         denials: Vec::new(),
     };

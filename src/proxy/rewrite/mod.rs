@@ -9,6 +9,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod brokers;
+mod bucket;
 mod denied;
 mod endpoints;
 mod guard;
@@ -33,6 +34,7 @@ mod policy_tests;
 #[cfg(test)]
 pub(in crate::proxy) mod test_support;
 
+pub use bucket::Bucket;
 pub use in_flight::MOST_IN_FLIGHT;
 pub(in crate::proxy) use local::SASL_AUTHENTICATION_FAILED;
 pub use pieces::{Piece, Pieces};
