@@ -181,16 +181,10 @@ pub enum CarrierError {
     /// A record does not open: changed on the way, replayed, or out of order.
     #[error("record {record} does not open: {detail}")]
     Corrupt {
-        /// Number of the record since the handshake (since the last key for tls: 0).
+        /// Number of the record under its key.
         record: u64,
         /// What is wrong.
         detail: String,
-    },
-    /// As many records as one key may protect; the next carrier has another.
-    #[error("{records} records were sealed under one key, which is the limit; the carrier is replaced")]
-    WornKey {
-        /// The limit.
-        records: u64,
     },
     /// More than one record holds.
     #[error("{actual} bytes do not fit one record of {limit}")]

@@ -8,7 +8,7 @@ use super::error::Transport;
 use super::handshake::{Handshake, Step};
 use super::noise::{Noise, NoiseHandshake, Psk, RekeyAfter};
 use super::preamble::{Preamble, Verdict};
-use super::tls_records::TlsRecords;
+use super::tls_records::{Chain, TlsRecords};
 use super::{Opened, Plain, Protect, Sealed, sniff};
 use crate::config::Secret;
 
@@ -49,7 +49,10 @@ pub fn fuzz_records(data: &[u8]) {
     let after = RekeyAfter { records: 3, bytes: 4000 };
     let secrets =
         |n: u8| (0, ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([n; 32]), iv: Iv::from([n; 12]) });
-    let tls = |tx, rx| TlsRecords::new(ExtractedSecrets { tx: secrets(tx), rx: secrets(rx) }).expect("keys that fit");
+    let tls = |tx: u8, rx: u8| {
+        let secrets = ExtractedSecrets { tx: secrets(tx), rx: secrets(rx) };
+        TlsRecords::new(secrets, (Chain::new([tx; 32]), Chain::new([rx; 32])), 3).expect("keys that fit")
+    };
     let (mut from, mut to): (Box<dyn Protect>, Box<dyn Protect>) = if choice & 1 == 0 {
         (Box::new(Noise::new(&one, &two, after)), Box::new(Noise::new(&two, &one, after)))
     } else {

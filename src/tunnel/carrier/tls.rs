@@ -14,13 +14,15 @@ use rustls::{AlertDescription, CertificateError, Connection};
 use super::certificates::{PeerName, Rejected, fingerprint};
 use super::error::{CarrierError, Whose};
 use super::handshake::{Handshake, Proved, Step};
-use super::tls_records::TlsRecords;
+use super::tls_records::{Chain, MOST_RECORDS, TlsRecords};
 
 /// Largest plaintext of a TLS record, in bytes.
 pub(super) const MAX_PLAINTEXT: usize = 16_384;
 /// Content type, version, length.
 pub(super) const HEADER: usize = 5;
 const EXPORTER: &[u8] = b"EXPORTER-linkspan-carrier";
+/// For the keys of what the dialler and what the listener sends.
+const CHAINS: [&[u8]; 2] = [b"EXPORTER-linkspan-dialler-keys", b"EXPORTER-linkspan-listener-keys"];
 
 /// The handshake of one side.
 pub(super) struct TlsHandshake {
@@ -118,7 +120,14 @@ impl TlsHandshake {
         let connection = self.connection.take().ok_or(CarrierError::Closed)?;
         let chain = connection.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let records = TlsRecords::new(connection.dangerous_extract_secrets().map_err(map)?)?;
+        let export = |label| -> Result<Chain, CarrierError> {
+            let mut chain = Chain::default();
+            connection.export_keying_material(&mut *chain, label, Some(&self.context)).map_err(map)?;
+            Ok(chain)
+        };
+        let (dialler, listener) = (export(CHAINS[0])?, export(CHAINS[1])?);
+        let chains = if self.dialler { (dialler, listener) } else { (listener, dialler) };
+        let records = TlsRecords::new(connection.dangerous_extract_secrets().map_err(map)?, chains, MOST_RECORDS)?;
         Ok(Proved { protect: Box::new(records), binding, name, chain })
     }
 }

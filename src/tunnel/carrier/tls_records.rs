@@ -1,13 +1,16 @@
 //! Records of TLS 1.3 (RFC 8446, section 5) under the keys of a handshake that rustls has finished, as kTLS does it.
 //!
 //! rustls copies what it seals and what it opens twice more than the socket's buffer and the stream's need; here a record is
-//! sealed where it is sent from, and opened into where it is read from. What rustls would do on top is not needed between our own
-//! two ends: there are no tickets, and keys are never updated, for a carrier ends long before its keys are worn and the next one
-//! has keys of its own.
+//! sealed where it is sent from, and opened into where it is read from. Of what rustls would do on top there are no tickets between
+//! our own two ends; and keys roll without KeyUpdate, whose secrets rustls keeps: both ends count the same records, and take the
+//! next key of a chain that begins with the handshake's exporter (section 7.5) at the same one. An older key cannot be computed
+//! from a newer one.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
 use bytes::{Buf as _, BytesMut};
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+use zeroize::Zeroizing;
 
 use super::error::CarrierError;
 use super::tls::{HEADER, MAX_PLAINTEXT};
@@ -24,8 +27,11 @@ const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const BAD_RECORD_MAC: u8 = 20;
-/// Records under one key, at most 34 GB: less than a tenth of the 2^24.5 that RFC 8446, section 5.5 allows AES-GCM.
-const MOST_RECORDS: u64 = 1 << 21;
+/// Records under one key, at most 17 GB: a twentieth of the 2^24.5 that RFC 8446, section 5.5 allows AES-GCM.
+pub(super) const MOST_RECORDS: u64 = 1 << 20;
+
+/// What the keys after the handshake's are made from, one for each direction.
+pub(super) type Chain = Zeroizing<[u8; 32]>;
 
 /// Both directions of one carrier.
 pub(super) struct TlsRecords {
@@ -39,13 +45,16 @@ pub(super) struct TlsRecords {
 
 /// One direction's key and count.
 struct Direction {
+    algorithm: &'static Algorithm,
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
+    next: Chain,
+    most: u64,
 }
 
 impl Direction {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, CarrierError> {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), next: Chain, most: u64) -> Result<Self, CarrierError> {
         let (algorithm, key, iv) = match &secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
@@ -55,7 +64,23 @@ impl Direction {
         let wrong = || CarrierError::Handshake { detail: "a key or an IV of the wrong length".to_owned() };
         let key = LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).map_err(|_| wrong())?);
         let iv = iv.as_ref().try_into().map_err(|_| wrong())?;
-        Ok(Self { key, iv, sequence })
+        Ok(Self { algorithm, key, iv, sequence, next, most })
+    }
+
+    /// Counts a record that was sealed or opened.
+    fn advance(&mut self) {
+        self.sequence += 1;
+        if self.sequence >= self.most {
+            let chain = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &*self.next);
+            let mut key = Zeroizing::new(vec![0; self.algorithm.key_len()]);
+            let mut next = Chain::default();
+            expand(&chain, b"linkspan key", &mut key);
+            expand(&chain, b"linkspan iv", &mut self.iv);
+            expand(&chain, b"linkspan next", &mut *next);
+            self.key = LessSafeKey::new(UnboundKey::new(self.algorithm, &key).expect("a key of the cipher's length"));
+            self.next = next;
+            self.sequence = 0;
+        }
     }
 
     /// RFC 8446, section 5.3: the IV with the record's number over its end.
@@ -68,12 +93,30 @@ impl Direction {
     }
 }
 
+/// Fills `out` with what HKDF makes of `chain` for `label`.
+fn expand(chain: &hkdf::Prk, label: &[u8], out: &mut [u8]) {
+    struct Len(usize);
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let label = [label];
+    let made = chain.expand(&label, Len(out.len())).and_then(|okm| okm.fill(out));
+    made.expect("a length that HKDF-SHA256 gives");
+}
+
 impl TlsRecords {
-    /// Takes over from rustls, whose records of the handshake are all sent and read.
-    pub(super) fn new(secrets: ExtractedSecrets) -> Result<Self, CarrierError> {
+    /// Takes over from rustls, whose records of the handshake are all sent and read. The chains are those of what is sent and of
+    /// what is received; each key protects `most` records.
+    pub(super) fn new(
+        secrets: ExtractedSecrets,
+        (sent, received): (Chain, Chain),
+        most: u64,
+    ) -> Result<Self, CarrierError> {
         Ok(Self {
-            send: Direction::new(secrets.tx)?,
-            receive: Direction::new(secrets.rx)?,
+            send: Direction::new(secrets.tx, sent, most)?,
+            receive: Direction::new(secrets.rx, received, most)?,
             closed: false,
             peer_closed: false,
             owed: Sealed::default(),
@@ -100,7 +143,7 @@ impl TlsRecords {
         let made = self.send.key.seal_in_place_separate_tag(nonce, Aad::from(header), inner);
         tag.copy_from_slice(made.expect("a record is below any cipher's limit").as_ref());
         out.advance(HEADER + usize::from(length));
-        self.send.sequence += 1;
+        self.send.advance();
     }
 
     /// The failure of a record, of which the peer is told.
@@ -119,7 +162,7 @@ impl TlsRecords {
         if self.receive.key.open_separate_gather(nonce, Aad::from(header), ciphertext, tag, room).is_err() {
             return Err(self.corrupt("its tag does not verify".to_owned()));
         }
-        self.receive.sequence += 1;
+        self.receive.advance();
         let Some(end) = room.iter().rposition(|&byte| byte != 0) else {
             return Err(self.corrupt("it has no type".to_owned()));
         };
@@ -151,9 +194,6 @@ impl Protect for TlsRecords {
         let total: usize = parts.iter().map(|p| p.len()).sum();
         if total > MAX_PLAINTEXT {
             return Err(CarrierError::RecordTooLarge { actual: total, limit: MAX_PLAINTEXT });
-        }
-        if self.send.sequence >= MOST_RECORDS {
-            return Err(CarrierError::WornKey { records: MOST_RECORDS });
         }
         if total > 0 {
             self.append(DATA, parts, out);
@@ -201,12 +241,12 @@ impl Protect for TlsRecords {
 mod tests {
     use super::*;
 
-    fn records(key: &[u8], iv: [u8; 12], sent: u64) -> TlsRecords {
-        let direction = |sequence| {
+    fn records(key: &[u8], iv: [u8; 12], most: u64) -> TlsRecords {
+        let direction = || {
             let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).expect("16 bytes"));
-            Direction { key, iv, sequence }
+            Direction { algorithm: &AES_128_GCM, key, iv, sequence: 0, next: Chain::new([9; 32]), most }
         };
-        let (send, receive) = (direction(sent), direction(0));
+        let (send, receive) = (direction(), direction());
         TlsRecords { send, receive, closed: false, peer_closed: false, owed: Sealed::default() }
     }
 
@@ -222,7 +262,7 @@ mod tests {
         };
         let both = || {
             let iv = hex("5b 78 92 3d ee 08 57 90 33 e5 23 d9").try_into().expect("12 bytes");
-            records(&hex("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51"), iv, 0)
+            records(&hex("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51"), iv, MOST_RECORDS)
         };
         let record = hex("17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe
             82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19 a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a
@@ -237,10 +277,30 @@ mod tests {
     }
 
     #[test]
-    fn a_worn_key_seals_no_more() {
-        let mut records = records(&[7; 16], [0; 12], MOST_RECORDS - 1);
+    fn both_ends_take_the_next_key_at_the_same_record_and_the_close_is_counted_too() {
+        let both = || records(&[7; 16], [1; 12], 3);
+        let (mut from, mut to) = (both(), both());
+        let mut input = BytesMut::new();
+        for number in 0..10_u8 {
+            let mut out = Sealed::default();
+            from.seal(&[&[number; 5]], &mut out).expect("fits");
+            input.extend_from_slice(&out);
+        }
         let mut out = Sealed::default();
-        records.seal(&[b"last"], &mut out).expect("one is left");
-        assert!(matches!(records.seal(&[b"more"], &mut out), Err(CarrierError::WornKey { records: MOST_RECORDS })));
+        from.close(&mut out);
+        input.extend_from_slice(&out);
+        let all = input.clone();
+        let mut plain = Plain::default();
+        assert_eq!(to.open(&mut input, &mut plain).expect("opens"), Opened::Closed);
+        assert_eq!(plain.concat(), (0..10).flat_map(|number| [number; 5]).collect::<Vec<u8>>());
+        // Eleven records: three keys are used up, and two records lie under the fourth.
+        assert_eq!((from.send.sequence, to.receive.sequence), (2, 2));
+        assert_ne!(*from.send.next, [9; 32]);
+        // Without the roll the fourth record does not open.
+        let mut stuck = records(&[7; 16], [1; 12], MOST_RECORDS);
+        let mut plain = Plain::default();
+        let failed = stuck.open(&mut BytesMut::from(&all[..]), &mut plain);
+        assert!(matches!(failed, Err(CarrierError::Corrupt { record: 3, .. })), "{failed:?}");
+        assert_eq!(plain.concat().len(), 3 * 5);
     }
 }
