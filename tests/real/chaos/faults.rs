@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::schedule::{Dice, Fault, Planned};
+use super::schedule::{Dice, Fault, Held, Planned};
 use crate::bed::{Bed, Endpoint, Side, finish_records, process_state, signal};
 use crate::config::Link;
 use crate::networks;
@@ -30,6 +30,8 @@ pub struct Hurter {
     topics: [Vec<String>; 2],
     /// Brokers that are on their way back.
     starting: BTreeMap<(&'static str, u32), Child>,
+    /// What is hurt until when, as far as is known.
+    whole: Vec<(Held, Duration)>,
     /// What is to be undone, and when.
     undo: Vec<(Duration, Fault)>,
     pub counts: BTreeMap<&'static str, Count>,
@@ -59,6 +61,7 @@ impl Hurter {
             link: Link { port: RIVALS_PORT, admin: RIVALS_ADMIN.to_owned(), ..rival },
             topics,
             starting: BTreeMap::new(),
+            whole: Vec::new(),
             undo: Vec::new(),
             counts: BTreeMap::new(),
             printed: Vec::new(),
@@ -71,31 +74,53 @@ impl Hurter {
         self.printed.push(line);
     }
 
-    /// Makes each fault when its time has come, and undoes it when that has.
+    /// Makes each fault when its time has come, and undoes it when that has. One that would touch what is still hurt by another waits
+    /// until that is whole again; those after it do not.
     pub fn run(&mut self, planned: &[Planned]) {
         self.began = Instant::now();
-        // A fault that took longer to make or to heal than was planned puts all later ones off: what they touch is to be whole again.
-        let mut late = Duration::ZERO;
-        for one in planned {
-            self.until(one.at + late);
-            while self.undo.iter().any(|(_, other)| other.holds() == one.fault.holds()) {
-                self.until(self.began.elapsed() + Duration::from_millis(100));
-            }
-            late = self.began.elapsed().saturating_sub(one.at);
-            let told = self.make_in_time(one.fault);
-            let count = self.counts.entry(one.fault.name()).or_default();
+        let mut left = planned.to_vec();
+        while !left.is_empty() {
+            let now = self.began.elapsed();
+            let next = left.iter().position(|one| one.at <= now && self.is_whole(one.fault, now));
+            let Some(next) = next else {
+                self.until(now + Duration::from_millis(50));
+                continue;
+            };
+            let fault = left.remove(next).fault;
+            let told = self.make_in_time(fault);
+            let count = self.counts.entry(fault.name()).or_default();
             count.made += 1;
             count.bit += u64::from(told.is_some());
-            self.say(&format!("{}: {}", one.fault.name(), told.unwrap_or_else(|| "MISSED".to_owned())));
-            if !one.fault.lasts().is_zero() {
-                self.undo.push((self.began.elapsed() + one.fault.lasts(), one.fault));
+            self.say(&format!("{}: {}", fault.name(), told.unwrap_or_else(|| "MISSED".to_owned())));
+            let over = self.began.elapsed() + fault.lasts();
+            self.whole.push((fault.holds(), over + fault.recovers()));
+            if !fault.lasts().is_zero() {
+                self.undo.push((over, fault));
             }
         }
-        let last = self.undo.iter().map(|(at, _)| *at).max().unwrap_or_default();
-        self.until(last);
+        while let Some((at, _)) = self.undo.iter().max_by_key(|(at, _)| *at) {
+            self.until(*at);
+        }
         for ((side, id), mut child) in std::mem::take(&mut self.starting) {
             assert!(child.wait().expect("bed.sh ends").success(), "broker {id} of {side} does not come back");
         }
+    }
+
+    /// Whether what a fault touches has recovered from those before.
+    fn is_whole(&mut self, fault: Fault, now: Duration) -> bool {
+        self.whole.retain(|(_, from)| *from > now);
+        self.starting.retain(|(side, id), child| {
+            let ended = child.try_wait().expect("bed.sh runs");
+            assert!(ended.is_none_or(|code| code.success()), "broker {id} of {side} does not come back");
+            ended.is_none()
+        });
+        let held = fault.holds();
+        let hurt = self.undo.iter().map(|(_, other)| other.holds()).chain(self.whole.iter().map(|(held, _)| *held));
+        let back = match held {
+            Held::Brokers(side) => self.starting.keys().all(|(name, _)| *name != side.name()),
+            Held::Endpoint(_) | Held::Tunnel | Held::Rival => true,
+        };
+        back && hurt.into_iter().all(|other| other != held)
     }
 
     /// Waits, and undoes what is due meanwhile.
@@ -147,7 +172,7 @@ impl Hurter {
                 freeze(pid).then(|| lasting(format!("process {pid}")))
             }
             Fault::KillBroker(side, id, _) => {
-                let pid = self.broker(side, id)?;
+                let pid = bed.broker(side, id)?;
                 if !signal(pid, "KILL") {
                     return None;
                 }
@@ -157,7 +182,7 @@ impl Hurter {
                 Some(lasting(format!("broker {id}, process {pid}")))
             }
             Fault::FreezeBroker(side, id, _) => {
-                let pid = self.broker(side, id)?;
+                let pid = bed.broker(side, id)?;
                 freeze(pid).then(|| lasting(format!("broker {id}, process {pid}")))
             }
             Fault::MoveLeaders(side, seed) => self.move_leaders(side, seed),
@@ -179,14 +204,6 @@ impl Hurter {
                 Some(told)
             }
         }
-    }
-
-    /// A broker that is there, or will be soon.
-    fn broker(&mut self, side: Side, id: u32) -> Option<u32> {
-        if let Some(mut child) = self.starting.remove(&(side.name(), id)) {
-            assert!(child.wait().expect("bed.sh ends").success(), "broker {id} of {side:?} does not come back");
-        }
-        Bed::get().broker(side, id)
     }
 
     fn move_leaders(&self, side: Side, seed: u64) -> Option<String> {
