@@ -23,6 +23,8 @@ mod wire;
 #[allow(dead_code)]
 mod bed;
 #[path = "../../tests/real/chaos/mod.rs"]
+// The tests use more of it.
+#[allow(dead_code)]
 mod chaos;
 #[path = "../../tests/real/config.rs"]
 #[allow(dead_code)]

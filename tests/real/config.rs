@@ -16,6 +16,8 @@ pub struct Link {
     pub proxy: String,
     /// The `[[replicate]]` tables of grape's endpoint.
     pub replicate: String,
+    /// The `[[replicate]]` tables of orange's endpoint, where copies go both ways.
+    pub back: String,
     /// Lines added to orange's `[expose]` table.
     pub expose: String,
     /// The tunnel's port. The wire lets [`TUNNEL_PORT`] through.
@@ -32,6 +34,7 @@ impl Default for Link {
             transport: Transport::Noise,
             proxy: "mode = \"off\"".into(),
             replicate: String::new(),
+            back: String::new(),
             expose: String::new(),
             port: TUNNEL_PORT,
             admin: String::new(),
@@ -61,19 +64,24 @@ impl Link {
 
     /// The source side: listens.
     pub fn orange(&self) -> String {
+        // Credentials that nobody needs are refused.
+        let security =
+            if self.back.is_empty() { String::new() } else { format!("security = {}\n", Side::Grape.security()) };
         format!(
             "link = \"orange-grape\"\nstate_dir = \"state\"\n\
              [local]\ncluster = \"orange\"\nbootstrap = [\"{0}\"]\nsecurity = {1}\n\
-             [peer]\ncluster = \"grape\"\nbootstrap = [\"{2}\"]\n\
+             [peer]\ncluster = \"grape\"\nbootstrap = [\"{2}\"]\n{7}\
              [tunnel]\nlisten = \"0.0.0.0:{5}\"\npublic_address = \"{ORANGE_WAN}\"\npeer_address = \"{GRAPE_WAN}\"\n{3}\n\
-             [expose]\n{4}\n[proxy]\nmode = \"off\"\n{6}",
+             [expose]\n{4}\n[proxy]\nmode = \"off\"\n{8}{6}",
             Side::Orange.bootstrap(),
             Side::Orange.security(),
             Side::Grape.bootstrap(),
             self.auth("source", "destination"),
             self.expose,
             self.port,
-            self.admin
+            self.admin,
+            security,
+            self.back
         )
     }
 

@@ -6,6 +6,7 @@
 // The benches use parts of it that no test does.
 #[allow(dead_code)]
 mod bed;
+mod both;
 mod carriers;
 mod chaos;
 mod config;

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Load, leaders and evidence for the faults under replication, with librdkafka.
 
-  chaos.py load CONF TOPIC PARTITIONS RATE KIND
+  chaos.py load CONF TOPIC PARTITIONS RATE KIND FIRST
       About RATE records a second over the partitions, until standard input ends. KIND: `plain` (idempotent, lz4, times of now),
       `old` (the same with zstd and times 48 hours ago), `txn` (transactions over random partitions, one in four aborted).
-      Every record is unlike every other. Prints how many were acknowledged, and what the producer had to live through.
+      Every record is unlike every other; of `plain` and `old` the ordinals begin at FIRST. Prints how many were acknowledged, and what the producer had to live through.
   chaos.py leaders CONF HOST:PORT SEED TOPIC…
       Gives about half of the partitions of these topics another preferred leader and elects it, by a broker's plaintext
       listener. Prints how many leaders moved.
   chaos.py dump CONF TOPIC ISOLATION FOLDER
       Reads every partition from its beginning to its end and writes FOLDER/PARTITION: for each record 16 bytes, its offset and
-      a hash of its time, key, value and headers. Prints how many records each partition has.
+      a hash of its time, key, value and headers, whose lowest bit says whether its ordinal is 1000000000 or more. Prints how
+      many records each partition has.
   chaos.py batches LOGDIR TOPIC PARTITION FROM TO
       The batches that hold these offsets, as the broker stores them: who wrote them, and under which sequence.
 
@@ -26,10 +27,12 @@ import sys
 import threading
 import time
 
-from records import client_config, record
+from records import client_config, ordinal_of, record
 
 HOURS_48 = 48 * 3600 * 1000
 SIZE = 160
+# Ordinals from here on are those of a second load.
+SECOND = 1_000_000_000
 # Longest time that a client waits for brokers that are killed under it.
 PATIENCE = 120
 # Producers with transactions at a time.
@@ -83,7 +86,7 @@ def paced(load, rate):
             load.stop.wait(0.02)
 
 
-def load_plain(conf, topic, partitions, rate, old):
+def load_plain(conf, topic, partitions, rate, old, first):
     from confluent_kafka import Producer
 
     load, n = Load(), 0
@@ -95,7 +98,7 @@ def load_plain(conf, topic, partitions, rate, old):
     for count in paced(load, rate):
         now = int(time.time() * 1000) - (HOURS_48 if old else 0)
         for _ in range(count):
-            partition, ordinal = n % partitions, n // partitions
+            partition, ordinal = n % partitions, first + n // partitions
             key, value, headers, _ = record(partition, ordinal, SIZE)
             while True:
                 try:
@@ -249,7 +252,9 @@ def mark(message):
     hasher.update(struct.pack(">q", message.timestamp()[1]))
     for part in (message.key(), message.value(), *(x for name, value in message.headers() or () for x in (name.encode(), value))):
         hasher.update(b"-" if part is None else b"+%d:" % len(part) + part)
-    return hasher.digest()
+    digest = bytearray(hasher.digest())
+    digest[0] = digest[0] & 0xFE | (ordinal_of(message) >= SECOND)
+    return bytes(digest)
 
 
 def dump(conf, topic, isolation, folder):
@@ -316,11 +321,11 @@ def main(argv):
         return 0 if len(argv) > 1 else 2
     verb, rest = argv[1], argv[2:]
     if verb == "load":
-        conf, topic, partitions, rate, kind = rest
+        conf, topic, partitions, rate, kind, first = rest
         if kind == "txn":
             load_txn(conf, topic, int(partitions), float(rate))
         else:
-            load_plain(conf, topic, int(partitions), float(rate), kind == "old")
+            load_plain(conf, topic, int(partitions), float(rate), kind == "old", int(first))
     elif verb == "leaders":
         leaders(rest[0], rest[1], int(rest[2]), rest[3:])
     elif verb == "dump":

@@ -26,7 +26,8 @@ pub struct Hurter {
     rival: Option<(Endpoint, Endpoint)>,
     rival_since: Duration,
     pub rivals_records: u64,
-    link: Link,
+    /// What the rival's pair runs; `None` where there is none.
+    rivals: Option<Link>,
     topics: [Vec<String>; 2],
     /// Brokers that are on their way back.
     starting: BTreeMap<(&'static str, u32), Child>,
@@ -46,7 +47,7 @@ const TO_HIT: Duration = Duration::from_secs(60);
 
 impl Hurter {
     /// Two endpoints of `link` that run. `rival` is the same flow, as far as a second process may copy it at the same time.
-    pub fn new(link: &Link, rival: Link, topics: [Vec<String>; 2]) -> Self {
+    pub fn new(link: &Link, rivals: Option<Link>, topics: [Vec<String>; 2]) -> Self {
         networks::let_through(RIVALS_PORT);
         let orange = Endpoint::start(Side::Orange, "link", &link.orange());
         let grape = Endpoint::start(Side::Grape, "link", &link.grape());
@@ -58,7 +59,7 @@ impl Hurter {
             rival: None,
             rival_since: Duration::ZERO,
             rivals_records: 0,
-            link: Link { port: RIVALS_PORT, admin: RIVALS_ADMIN.to_owned(), ..rival },
+            rivals: rivals.map(|link| Link { port: RIVALS_PORT, admin: RIVALS_ADMIN.to_owned(), ..link }),
             topics,
             starting: BTreeMap::new(),
             whole: Vec::new(),
@@ -197,8 +198,9 @@ impl Hurter {
                 Some(lasting("nothing passes".to_owned()))
             }
             Fault::Rival(_) => {
-                let orange = Endpoint::start(Side::Orange, "rival", &self.link.orange());
-                let grape = Endpoint::start(Side::Grape, "rival", &self.link.grape());
+                let link = self.rivals.as_ref()?;
+                let orange = Endpoint::start(Side::Orange, "rival", &link.orange());
+                let grape = Endpoint::start(Side::Grape, "rival", &link.grape());
                 let told = lasting(format!("process {}", grape.id()));
                 (self.rival, self.rival_since) = (Some((orange, grape)), self.began.elapsed());
                 Some(told)
@@ -327,10 +329,15 @@ pub struct Load(Child);
 
 impl Load {
     pub fn start(side: Side, topic: &str, partitions: u32, rate: u64, kind: &str) -> Self {
+        Self::start_at(side, topic, partitions, rate, kind, 0)
+    }
+
+    /// The same with ordinals from `first` on, so that records of two loads are unlike each other.
+    pub fn start_at(side: Side, topic: &str, partitions: u32, rate: u64, kind: &str, first: u64) -> Self {
         let bed = Bed::get();
         let conf = bed.python_file(side).display().to_string();
-        let (partitions, rate) = (partitions.to_string(), rate.to_string());
-        let args = ["load", &conf, topic, &partitions, &rate, kind];
+        let (partitions, rate, first) = (partitions.to_string(), rate.to_string(), first.to_string());
+        let args = ["load", &conf, topic, &partitions, &rate, kind, &first];
         Self(bed.client_until_told(side, "chaos.py", &args, &format!("load-{topic}.log")))
     }
 

@@ -8,6 +8,7 @@
 //! Two processes copy the same flow now and then. No lease keeps one of them back: what is promised, and so asked of them, is that a
 //! partition whose leader remembers the producer takes every record once, whoever sends it. The old topic is left to one process.
 
+pub mod both;
 mod faults;
 mod oracle;
 mod schedule;
@@ -117,7 +118,7 @@ pub fn run(settings: &Settings) -> Report {
     let rival = Link::copying("chaos[.](plain|txn)", "${topic}.copy");
     let at_source: Vec<_> = TOPICS.iter().map(|topic| topic.name.to_owned()).collect();
     let at_target = TOPICS.iter().map(|topic| copy_of(topic.name)).chain(KEPT.map(str::to_owned)).collect();
-    let mut hurter = Hurter::new(&link, rival, [at_source, at_target]);
+    let mut hurter = Hurter::new(&link, Some(rival), [at_source, at_target]);
     let loads: Vec<_> = TOPICS
         .iter()
         .map(|topic| {
