@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,10 +16,16 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::process::Process;
-use super::status::{CarrierSection, FlowSection, GroupState, PathSection, State, Status, TopicState, TunnelState};
+use super::status::{
+    AnswersSection, CarrierSection, FlowSection, GroupState, ListenerSection, PathSection, State, Status, TopicState,
+    TunnelState,
+};
 
 /// Topics with series of their own: six series each keep a scrape below 2,000.
 const MAX_TOPICS: usize = 250;
+
+/// Pairs of broker and API with histograms of their own: sixteen series each; the rest is summed by API.
+const MAX_ANSWERS: usize = 60;
 
 /// Groups with a series of their own.
 const MAX_GROUPS: usize = 500;
@@ -203,6 +211,7 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "Client connections since the start",
         [(vec![("cluster", status.peer.cluster.clone())], status.proxy.connections_total)],
     );
+    proxy(set, status);
     set.counter(
         "linkspan_proxy_reauthentications",
         "Sessions with brokers that the proxy renewed (KIP-368)",
@@ -229,6 +238,96 @@ fn streams(set: &mut Set<'_>, status: &Status) {
         "Requests of clients that proxy.clients does not allow, by API; none of them reached a broker",
         status.proxy.denied.iter().map(|(api, &count)| (vec![("api", api.clone())], count)),
     );
+}
+
+/// What mode `rewrite` does, by broker where there are few.
+fn proxy(set: &mut Set<'_>, status: &Status) {
+    let proxy = &status.proxy;
+    let cluster = || vec![("cluster", status.peer.cluster.clone())];
+    let node = |listener: &ListenerSection| listener.node_id.map(|id| id.to_string()).unwrap_or_default();
+    set.counter(
+        "linkspan_broker_connections_ended",
+        "Client connections that have ended: those opened less these are open",
+        [(cluster(), proxy.connections_ended)],
+    );
+    set.counter(
+        "linkspan_broker_bytes",
+        "Bytes between clients and each broker, in mode rewrite",
+        proxy.listeners.iter().flat_map(|listener| {
+            [("in", listener.bytes_in), ("out", listener.bytes_out)].map(|(direction, bytes)| {
+                (vec![("node_id", node(listener)), ("direction", direction.to_owned())], bytes)
+            })
+        }),
+    );
+    set.counter(
+        "linkspan_proxy_rewritten_responses",
+        "Responses in which addresses of brokers were replaced, by API",
+        proxy.rewritten.iter().map(|(api, &count)| (vec![("api", api.clone())], count)),
+    );
+    for (name, help, count) in [
+        ("linkspan_proxy_nodes_rewritten", "Addresses of brokers replaced by local ones", proxy.nodes_rewritten),
+        ("linkspan_proxy_nodes_hidden", "Brokers that a client was not told of", proxy.nodes_hidden),
+        ("linkspan_proxy_leaks", "Addresses of brokers that were about to reach a client; stays 0", proxy.leaks),
+    ] {
+        set.counter(name, help, [(cluster(), count)]);
+    }
+    let mut rows: Vec<(Labels, Observed)> = Vec::new();
+    for (index, (listener, answers)) in
+        proxy.listeners.iter().flat_map(|one| one.answers.iter().map(move |answers| (one, answers))).enumerate()
+    {
+        let of = if index < MAX_ANSWERS { node(listener) } else { "(other)".to_owned() };
+        let labels = vec![("node_id", of), ("api", answers.api.clone())];
+        match rows.iter_mut().find(|(known, _)| *known == labels) {
+            Some((_, observed)) => observed.add(answers),
+            None => rows.push((labels, Observed(answers.clone()))),
+        }
+    }
+    set.add(
+        "linkspan_broker_request_seconds",
+        "Time from a request's head to the head of its response, as the proxy saw them; the node_id is empty for bootstrap connections",
+        Histograms(rows),
+    );
+}
+
+/// Answers of one broker and API.
+#[derive(Debug)]
+struct Observed(AnswersSection);
+
+impl Observed {
+    /// Answers of another broker: bounds are the same everywhere.
+    fn add(&mut self, other: &AnswersSection) {
+        self.0.count += other.count;
+        self.0.seconds += other.seconds;
+        for ((_, count), (_, more)) in self.0.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+    }
+}
+
+/// Histograms that were counted elsewhere.
+#[derive(Debug)]
+struct Histograms(Vec<(Labels, Observed)>);
+
+impl EncodeMetric for Histograms {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (labels, Observed(answers)) in &self.0 {
+            // The last bound is infinity.
+            let within: u64 = answers.buckets.iter().map(|(_, count)| count).sum();
+            let mut buckets = answers.buckets.clone();
+            buckets.push((f64::MAX, answers.count.saturating_sub(within)));
+            encoder.encode_family(labels)?.encode_histogram::<Labels>(
+                answers.seconds,
+                answers.count,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 /// One row of numbers by topic; the last stands for all topics above the limit.
@@ -482,6 +581,14 @@ mod tests {
                 0.0,
             ),
             (r#"linkspan_broker_connections_opened_total{link="orange-grape",cluster="orange"}"#, 17.0),
+            (r#"linkspan_broker_bytes_total{link="orange-grape",node_id="1",direction="out"}"#, 1_048_576.0),
+            (r#"linkspan_broker_connections_ended_total{link="orange-grape",cluster="orange"}"#, 13.0),
+            (r#"linkspan_proxy_leaks_total{link="orange-grape",cluster="orange"}"#, 0.0),
+            (r#"linkspan_proxy_rewritten_responses_total{link="orange-grape",api="Metadata"}"#, 12.0),
+            (r#"linkspan_broker_request_seconds_count{link="orange-grape",node_id="1",api="Fetch"}"#, 10.0),
+            (r#"linkspan_broker_request_seconds_sum{link="orange-grape",node_id="1",api="Fetch"}"#, 4.5),
+            (r#"linkspan_broker_request_seconds_bucket{le="0.5",link="orange-grape",node_id="1",api="Fetch"}"#, 8.0),
+            (r#"linkspan_broker_request_seconds_bucket{le="+Inf",link="orange-grape",node_id="1",api="Fetch"}"#, 10.0),
             (r#"linkspan_proxy_clients{link="orange-grape"}"#, 2.0),
             (r#"linkspan_proxy_paused_seconds_total{link="orange-grape",direction="out"}"#, 1.5),
             (r#"linkspan_proxy_denied_requests_total{link="orange-grape",api="CreateTopics"}"#, 3.0),
@@ -516,6 +623,21 @@ mod tests {
             samples.iter().filter(|(s, _)| s.starts_with("linkspan_replicated_records_total{")).map(|(_, v)| v).sum();
         assert_eq!(records, 1000.0);
         assert_eq!(samples[r#"linkspan_metrics_dropped_series{link="orange-grape"}"#], 750.0);
+    }
+
+    #[test]
+    fn a_hundred_brokers_stay_within_bounds_and_no_answer_is_uncounted() {
+        let mut status = sample::busy();
+        let broker = status.proxy.listeners[1].clone();
+        let api = |n: usize| AnswersSection { api: format!("Api{n:02}"), ..broker.answers[0].clone() };
+        status.proxy.listeners = (0..100)
+            .map(|id| ListenerSection { node_id: Some(id), answers: (0..20).map(api).collect(), ..broker.clone() })
+            .collect();
+        let samples = parse(&render(&status));
+        let of: Vec<_> =
+            samples.iter().filter(|(s, _)| s.starts_with("linkspan_broker_request_seconds_count{")).collect();
+        assert_eq!(of.len(), MAX_ANSWERS + 20);
+        assert_eq!(of.iter().map(|(_, answers)| **answers).sum::<f64>(), 100.0 * 20.0 * 10.0);
     }
 
     #[test]

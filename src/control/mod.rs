@@ -23,8 +23,8 @@ pub use errors::ErrorCounter;
 pub use http::{AdminError, AdminServer};
 pub use metrics::render as render_metrics;
 pub use status::{
-    CarrierSection, ClientSection, ClusterStatus, ConfigSection, DenialSection, ErrorCount, EventSection, ExitSection,
-    FlowSection, FlowState, GroupEventSection, GroupSection, GroupState, ListenerSection, PartitionSection,
-    PathSection, Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA, State, Status, StatusSource, StreamSection,
-    TopicSection, TopicState, TunnelRole, TunnelSection, TunnelState,
+    AnswersSection, CarrierSection, ClientSection, ClusterStatus, ConfigSection, DenialSection, ErrorCount,
+    EventSection, ExitSection, FlowSection, FlowState, GroupEventSection, GroupSection, GroupState, ListenerSection,
+    PartitionSection, PathSection, Problem, ProxyMode, ProxySection, ReadyCheck, SCHEMA, State, Status, StatusSource,
+    StreamSection, TopicSection, TopicState, TunnelRole, TunnelSection, TunnelState,
 };

@@ -303,7 +303,7 @@ pub struct ExitSection {
 }
 
 /// How local clients reach the peer's brokers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProxySection {
     /// The mode.
     pub mode: ProxyMode,
@@ -313,6 +313,28 @@ pub struct ProxySection {
     pub connections: u64,
     /// Client connections since the start.
     pub connections_total: u64,
+    /// Those of them that have ended, in mode `rewrite`: what is open is the difference.
+    #[serde(default)]
+    pub connections_ended: u64,
+    /// Bytes from clients to brokers since the start, in mode `rewrite`.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes from brokers to clients since the start, in mode `rewrite`.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Responses in which addresses were replaced since the start, by API.
+    #[serde(default)]
+    pub rewritten: BTreeMap<String, u64>,
+    /// Addresses replaced since the start.
+    #[serde(default)]
+    pub nodes_rewritten: u64,
+    /// Brokers that a client was not told of since the start, since they have no local address.
+    #[serde(default)]
+    pub nodes_hidden: u64,
+    /// Addresses of brokers that were about to reach a client as they came since the start: 0, or a mistake of this program. The
+    /// connections ended instead.
+    #[serde(default)]
+    pub leaks: u64,
     /// The address of the DNS server, in mode `names`.
     pub dns: Option<String>,
     /// Sessions with brokers renewed since the start (KIP-368), where the proxy authenticates.
@@ -384,7 +406,7 @@ pub enum ProxyMode {
 }
 
 /// One local address that stands for a broker of the peer's cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ListenerSection {
     /// What it stands for: `host:port` in the peer's network.
     pub target: String,
@@ -394,6 +416,34 @@ pub struct ListenerSection {
     pub address: String,
     /// Client connections open now.
     pub connections: u64,
+    /// Client connections since the start, in mode `rewrite`.
+    #[serde(default)]
+    pub connections_total: u64,
+    /// Those of them that have ended, in mode `rewrite`.
+    #[serde(default)]
+    pub connections_ended: u64,
+    /// Bytes from clients to the broker since the start, in mode `rewrite`.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes from the broker to clients since the start, in mode `rewrite`.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// How long the broker's answers took since the start, by API, in mode `rewrite`.
+    #[serde(default)]
+    pub answers: Vec<AnswersSection>,
+}
+
+/// How long answers of one API took: from the request's head, as the proxy read it, to the head of the response.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswersSection {
+    /// Kafka's name of the API.
+    pub api: String,
+    /// Answers.
+    pub count: u64,
+    /// All their times together.
+    pub seconds: f64,
+    /// Upper bounds in seconds, and answers up to each that are above the one before; those above all are in `count` alone.
+    pub buckets: Vec<(f64, u64)>,
 }
 
 /// One flow: topics of the peer's cluster copied into the local one.

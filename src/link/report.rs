@@ -12,12 +12,12 @@ use super::{ProxyHandle, verdict};
 use crate::config::{Config, ProxyConfig, TunnelRole};
 use crate::control::facts::{ClusterFact, ClusterProbe as _, Fact, Side};
 use crate::control::{
-    self, CarrierSection, ClientSection, Code, DenialSection, EventSection, ExitSection, FlowSection,
+    self, AnswersSection, CarrierSection, ClientSection, Code, DenialSection, EventSection, ExitSection, FlowSection,
     GroupEventSection, GroupSection, ListenerSection, PartitionSection, PathSection, ProxyMode, ProxySection, Status,
     StatusSource, StreamSection, TopicSection, TunnelSection,
 };
 use crate::net::{BoxFuture, SharedDial};
-use crate::proxy::{ClientStatus, Denial};
+use crate::proxy::{ApiLatency, BOUNDS_US, ClientStatus, Denial};
 use crate::replicator::{
     FlowHandle, FlowState, FlowStatus, GroupEvent, GroupState, GroupStatus, PartitionStatus, TopicState, TopicStatus,
     TroubleCode,
@@ -176,6 +176,13 @@ impl Source {
             listeners: Vec::new(),
             connections: 0,
             connections_total: 0,
+            connections_ended: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            rewritten: BTreeMap::new(),
+            nodes_rewritten: 0,
+            nodes_hidden: 0,
+            leaks: 0,
             dns: None,
             reauthentications: 0,
             refused: BTreeMap::new(),
@@ -200,6 +207,11 @@ impl Source {
                         node_id: None,
                         address: address.to_string(),
                         connections: name.connections_open,
+                        connections_total: 0,
+                        connections_ended: 0,
+                        bytes_in: 0,
+                        bytes_out: 0,
+                        answers: Vec::new(),
                     }));
                 }
             }
@@ -207,6 +219,11 @@ impl Source {
                 let seen = handle.status();
                 section.connections = seen.connections_open;
                 section.connections_total = seen.connections_total;
+                section.connections_ended = seen.connections_ended;
+                (section.bytes_in, section.bytes_out) = (seen.bytes_to_brokers, seen.bytes_to_clients);
+                section.rewritten = seen.rewritten.iter().map(|(api, count)| ((*api).to_owned(), *count)).collect();
+                (section.nodes_rewritten, section.nodes_hidden) = (seen.nodes_rewritten, seen.nodes_hidden);
+                section.leaks = seen.leaks;
                 section.reauthentications = seen.reauthentications;
                 section.refused = seen.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
                 section.clients_open = seen.clients_open;
@@ -222,6 +239,11 @@ impl Source {
                         node_id: listener.node_id,
                         address: listener.listen.to_string(),
                         connections: listener.connections_open,
+                        connections_total: listener.connections_total,
+                        connections_ended: listener.connections_ended,
+                        bytes_in: listener.bytes_to_broker,
+                        bytes_out: listener.bytes_to_client,
+                        answers: listener.answers.into_iter().map(answers).collect(),
                     })
                     .collect();
             }
@@ -244,6 +266,16 @@ impl Source {
             }
             ProxyHandle::Off => Vec::new(),
         }
+    }
+}
+
+fn answers(seen: ApiLatency) -> AnswersSection {
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    AnswersSection {
+        api: seen.api.to_owned(),
+        count: seen.buckets.iter().sum(),
+        seconds: seconds(seen.sum_us),
+        buckets: BOUNDS_US.iter().copied().map(seconds).zip(seen.buckets).collect(),
     }
 }
 

@@ -39,6 +39,8 @@ const SLICES: usize = 8;
 pub(super) trait Meter: Mapping + Send {
     /// `to_broker` and `to_client` bytes went out.
     fn bytes(&mut self, to_broker: u64, to_client: u64);
+    /// A broker's answer to `key` began so long after the request.
+    fn answered(&mut self, key: i16, took: Duration);
     /// What a session did.
     fn tally(&mut self, tally: &Tally);
     /// The session with the broker was renewed.
@@ -123,7 +125,10 @@ impl<C: Stream> Opening<C> {
             match ready!(Pin::new(&mut self.client).poll_fill_buf(cx)) {
                 Err(_) => return Poll::Ready(Ok(false)),
                 Ok([]) => return Poll::Ready(self.session.handle_client_end().map(|()| false)),
-                Ok(input) => self.up.fed = self.session.handle_request(input, &mut self.up.pieces)?,
+                Ok(input) => {
+                    self.session.at(Instant::now().into_std());
+                    self.up.fed = self.session.handle_request(input, &mut self.up.pieces)?;
+                }
             }
         }
     }
@@ -549,12 +554,15 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                     down.ended = true;
                 }
                 Poll::Ready(Ok(input)) => {
-                    session.handle_response(input, meter, &mut down.pieces)?;
-                    down.fed = input.len();
+                    session.at(Instant::now().into_std());
+                    let done = session.handle_response(input, meter, &mut down.pieces);
                     let tally = session.take_tally();
                     if tally != Tally::default() {
                         meter.tally(&tally);
                     }
+                    done?;
+                    session.take_answered().for_each(|(key, took)| meter.answered(key, took));
+                    down.fed = input.len();
                 }
             }
         }
@@ -608,6 +616,7 @@ impl<C: Stream, M: Meter> Pump<C, M> {
                     up.ended = true;
                 }
                 Poll::Ready(Ok(input)) => {
+                    session.at(Instant::now().into_std());
                     up.fed = session.handle_request(input, &mut up.pieces)?;
                     if up.fed == 0 {
                         up.waits = true;

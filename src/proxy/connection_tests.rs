@@ -169,11 +169,16 @@ struct Local {
     denied: Arc<Mutex<Vec<(i16, u64)>>>,
     bucket: Option<(Bucket, Way)>,
     paused: Arc<Mutex<Duration>>,
+    answered: Arc<Mutex<Vec<(i16, Duration)>>>,
 }
 
 impl Mapping for Local {
     fn local(&mut self, _: i32, _: &str, _: i32) -> Option<(String, u16)> {
         Some(("127.0.0.1".to_owned(), 19_092))
+    }
+
+    fn is_local(&mut self, host: &[u8], port: i32) -> bool {
+        (host, port) == (b"127.0.0.1", 19_092)
     }
 }
 
@@ -187,6 +192,9 @@ impl Meter for Local {
     fn tally(&mut self, _: &Tally) {}
     fn renewed(&mut self) {}
     fn refused_logins(&mut self, _: u64) {}
+    fn answered(&mut self, key: i16, took: Duration) {
+        self.answered.lock().expect("no panic").push((key, took));
+    }
     fn proved(&mut self, _: &str) -> Result<(), TooMany> {
         Ok(())
     }
@@ -371,6 +379,26 @@ async fn a_cut_is_seen_while_a_client_waits_for_its_rate() {
     assert_eq!(broker.end().got, request(2, 1, 1), "the second waits");
     client.cut();
     assert!(matches!(settle(connection.as_mut()), Some(Ended::CutByClient)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_each_answer_is_taken_from_its_own_request() {
+    let (client, broker, meter) = (Mem::new(usize::MAX), Mem::new(usize::MAX), Local::default());
+    let answered = Arc::clone(&meter.answered);
+    client.send(&request(2, 1, 1));
+    let mut connection = pin!(connect_under(Rules::default(), client.clone(), broker.clone(), meter));
+    assert!(settle(connection.as_mut()).is_none());
+    tokio::time::advance(Duration::from_millis(30)).await;
+    client.send(&request(1, 4, 2));
+    assert!(settle(connection.as_mut()).is_none());
+    tokio::time::advance(Duration::from_millis(20)).await;
+    broker.send(&answer(1, b"one"));
+    assert!(settle(connection.as_mut()).is_none());
+    tokio::time::advance(Duration::from_millis(500)).await;
+    broker.send(&answer(2, b"two"));
+    assert!(settle(connection.as_mut()).is_none());
+    let took = answered.lock().expect("no panic").clone();
+    assert_eq!(took, [(2, Duration::from_millis(50)), (1, Duration::from_millis(520))]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod connection;
 #[cfg(test)]
 mod connection_tests;
 mod denials;
+mod latency;
 mod login;
 pub mod names;
 mod nodes;
@@ -24,4 +25,5 @@ mod upstream;
 
 pub use clients::ClientStatus;
 pub use denials::Denial;
+pub use latency::{ApiLatency, BOUNDS_US};
 pub use status::{ListenerStatus, ProxyStatus};

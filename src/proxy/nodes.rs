@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::latency::Latencies;
 use super::ports::PortTable;
 use super::refusals::Refusals;
 use crate::net::HostPort;
@@ -52,11 +53,16 @@ impl NodeDoor {
     }
 }
 
-/// Connections of one listener.
+/// What goes through one listener.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    pub(super) open: AtomicU64,
+    /// Connections begun, and ended.
     pub(super) total: AtomicU64,
+    pub(super) ended: AtomicU64,
+    /// Bytes.
+    pub(super) to_broker: AtomicU64,
+    pub(super) to_client: AtomicU64,
+    pub(super) latencies: Latencies,
 }
 
 /// All nodes known, shared by all connections.
@@ -149,6 +155,11 @@ impl Nodes {
             None => self.open_new(&mut state, node_id, target)?,
         };
         Some((self.advertise.clone(), port))
+    }
+
+    /// Whether an address is one that clients are told: ours, at a port where we listen.
+    pub(super) fn is_local(&self, host: &[u8], port: i32) -> bool {
+        host == self.advertise.as_bytes() && self.lock().open.values().any(|door| i32::from(door.port) == port)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -116,12 +116,11 @@ pub(super) struct Shared {
     pub(super) clients: Option<Arc<Clients>>,
     pub(super) anyone: Traffic,
     pub(super) open: AtomicU64,
-    pub(super) to_brokers: AtomicU64,
-    pub(super) to_clients: AtomicU64,
     pub(super) responses: [AtomicU64; api::WALKABLE.len()],
     pub(super) nodes_rewritten: AtomicU64,
     pub(super) nodes_hidden: AtomicU64,
     pub(super) frames_hidden: AtomicU64,
+    pub(super) leaks: AtomicU64,
 }
 
 impl Rewriter {
@@ -181,12 +180,11 @@ impl Rewriter {
             clients: Some(limits(&config.clients)).filter(Limits::is_set).map(Clients::new),
             anyone: Traffic::default(),
             open: AtomicU64::new(0),
-            to_brokers: AtomicU64::new(0),
-            to_clients: AtomicU64::new(0),
             responses: Default::default(),
             nodes_rewritten: AtomicU64::new(0),
             nodes_hidden: AtomicU64::new(0),
             frames_hidden: AtomicU64::new(0),
+            leaks: AtomicU64::new(0),
         });
         let mut doors = vec![Door { socket, to: To::Anyone }];
         doors.extend(shared.nodes.reopen());
@@ -231,20 +229,16 @@ impl RewriterHandle {
     pub fn status(&self) -> ProxyStatus {
         let shared = &self.shared;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut listeners = vec![ListenerStatus {
-            node_id: None,
-            listen: shared.listen,
-            target: shared.bootstrap[0].clone(),
-            connections_open: count(&shared.anyone.open),
-            connections_total: count(&shared.anyone.total),
-        }];
-        listeners.extend(shared.nodes.all().iter().map(|node| ListenerStatus {
-            node_id: Some(node.node_id),
-            listen: SocketAddr::new(shared.listen.ip(), node.port),
-            target: node.target(),
-            connections_open: count(&node.traffic.open),
-            connections_total: count(&node.traffic.total),
+        let first = shared.bootstrap[0].clone();
+        let mut listeners = vec![ListenerStatus::of(None, shared.listen, first, &shared.anyone)];
+        listeners.extend(shared.nodes.all().iter().map(|node| {
+            let listen = SocketAddr::new(shared.listen.ip(), node.port);
+            ListenerStatus::of(Some(node.node_id), listen, node.target(), &node.traffic)
         }));
+        let sum = |of: fn(&ListenerStatus) -> u64| listeners.iter().map(of).sum();
+        let (connections_total, connections_ended) =
+            (sum(|one| one.connections_total), sum(|one| one.connections_ended));
+        let (bytes_to_brokers, bytes_to_clients) = (sum(|one| one.bytes_to_broker), sum(|one| one.bytes_to_client));
         let rewritten = api::WALKABLE.iter().zip(&shared.responses);
         let (clients_open, paused) = shared.clients.as_ref().map(|clients| clients.totals()).unwrap_or_default();
         let [paused_in_ms, paused_out_ms] = paused.map(|paused| u64::try_from(paused.as_millis()).unwrap_or(u64::MAX));
@@ -253,10 +247,11 @@ impl RewriterHandle {
             cluster: shared.cluster.clone(),
             advertise: shared.advertise.clone(),
             connections_open: count(&shared.open),
-            connections_total: listeners.iter().map(|listener| listener.connections_total).sum(),
+            connections_total,
+            connections_ended,
             listeners,
-            bytes_to_brokers: count(&shared.to_brokers),
-            bytes_to_clients: count(&shared.to_clients),
+            bytes_to_brokers,
+            bytes_to_clients,
             refused: shared.refusals.counts(),
             clients_open,
             clients: shared.clients.as_ref().map(|clients| clients.busiest()).unwrap_or_default(),
@@ -268,6 +263,7 @@ impl RewriterHandle {
             nodes_rewritten: count(&shared.nodes_rewritten),
             nodes_hidden: count(&shared.nodes_hidden),
             frames_hidden: count(&shared.frames_hidden),
+            leaks: count(&shared.leaks),
             reauthentications: count(&shared.renewals),
             not_authenticated: shared.not_authenticated.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }

@@ -182,7 +182,6 @@ impl Open {
         let below = |open| (open < MAX_CONNECTIONS).then_some(open + 1);
         shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
         let open = Self { shared: Arc::clone(shared), to: to.clone(), seat: None, client: None };
-        open.traffic().open.fetch_add(1, Ordering::Relaxed);
         open.traffic().total.fetch_add(1, Ordering::Relaxed);
         Some(open)
     }
@@ -205,7 +204,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        self.traffic().open.fetch_sub(1, Ordering::Relaxed);
+        self.traffic().ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -213,15 +212,19 @@ impl Mapping for &mut Open {
     fn local(&mut self, node_id: i32, host: &str, port: i32) -> Option<(String, u16)> {
         self.shared.nodes.local(node_id, host, port)
     }
+
+    fn is_local(&mut self, host: &[u8], port: i32) -> bool {
+        self.shared.nodes.is_local(host, port)
+    }
 }
 
 impl Meter for &mut Open {
     fn bytes(&mut self, to_broker: u64, to_client: u64) {
         if to_broker > 0 {
-            self.shared.to_brokers.fetch_add(to_broker, Ordering::Relaxed);
+            self.traffic().to_broker.fetch_add(to_broker, Ordering::Relaxed);
         }
         if to_client > 0 {
-            self.shared.to_clients.fetch_add(to_client, Ordering::Relaxed);
+            self.traffic().to_client.fetch_add(to_client, Ordering::Relaxed);
         }
         if let Some(seat) = &self.seat {
             let now = Instant::now();
@@ -231,6 +234,10 @@ impl Meter for &mut Open {
                 }
             }
         }
+    }
+
+    fn answered(&mut self, key: i16, took: Duration) {
+        self.traffic().latencies.note(key, took);
     }
 
     fn renewed(&mut self) {
@@ -273,6 +280,7 @@ impl Meter for &mut Open {
         add(&shared.nodes_rewritten, tally.nodes);
         add(&shared.nodes_hidden, tally.hidden);
         add(&shared.frames_hidden, tally.hidden_frames);
+        add(&shared.leaks, tally.leaks);
         for (counter, amount) in shared.responses.iter().zip(tally.responses) {
             add(counter, amount);
         }

@@ -1,6 +1,7 @@
 //! Requests that wait for their response, in the order they were sent.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// Requests of one connection that may be unanswered at once; more wait in the client's socket.
 pub const MOST_IN_FLIGHT: usize = 1_000;
@@ -19,6 +20,8 @@ pub(super) enum Awaited {
         key: i16,
         /// Its version.
         version: i16,
+        /// When it was asked for, where anybody says what time it is.
+        asked: Option<Instant>,
     },
     /// A raw SASL token, without any header.
     Token,
@@ -32,6 +35,9 @@ pub(super) struct InFlight {
     queue: VecDeque<Awaited>,
     /// Bytes of our own answers in it.
     waiting: usize,
+    now: Option<Instant>,
+    /// APIs that were answered, and how long that took.
+    answered: Vec<(i16, Duration)>,
     out_of_order: u64,
     unknown: u64,
 }
@@ -45,9 +51,16 @@ impl InFlight {
         self.queue.is_empty()
     }
 
-    pub(super) fn push(&mut self, awaited: Awaited) {
-        if let Awaited::Local(answer) = &awaited {
-            self.waiting += answer.len();
+    /// What time it is, for what comes next.
+    pub(super) fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    pub(super) fn push(&mut self, mut awaited: Awaited) {
+        match &mut awaited {
+            Awaited::Local(answer) => self.waiting += answer.len(),
+            Awaited::Response { asked, .. } => *asked = self.now,
+            Awaited::Token => {}
         }
         self.queue.push_back(awaited);
     }
@@ -85,7 +98,7 @@ impl InFlight {
     /// The oldest request that a broker is to answer: correlation id, API key and version.
     pub(super) fn oldest(&self) -> Option<(i32, i16, i16)> {
         self.queue.iter().find_map(|awaited| match awaited {
-            Awaited::Response { correlation_id, key, version } => Some((*correlation_id, *key, *version)),
+            Awaited::Response { correlation_id, key, version, .. } => Some((*correlation_id, *key, *version)),
             Awaited::Token | Awaited::Local(_) => None,
         })
     }
@@ -107,9 +120,19 @@ impl InFlight {
             None => self.unknown += 1,
         }
         match self.queue.remove(at?) {
-            Some(Awaited::Response { key, version, .. }) => Some((key, version)),
+            Some(Awaited::Response { key, version, asked, .. }) => {
+                if let (Some(asked), Some(now)) = (asked, self.now) {
+                    self.answered.push((key, now.saturating_duration_since(asked)));
+                }
+                Some((key, version))
+            }
             _ => None,
         }
+    }
+
+    /// APIs that were answered since the last call, and how long that took.
+    pub(super) fn take_answered(&mut self) -> impl Iterator<Item = (i16, Duration)> + '_ {
+        self.answered.drain(..)
     }
 
     /// Responses that came out of order, and that nobody asked for, since the last call.
@@ -123,7 +146,7 @@ mod tests {
     use super::*;
 
     fn response(correlation_id: i32) -> Awaited {
-        Awaited::Response { correlation_id, key: 3, version: correlation_id as i16 }
+        Awaited::Response { correlation_id, key: 3, version: correlation_id as i16, asked: None }
     }
 
     #[test]
@@ -151,6 +174,28 @@ mod tests {
         ring.answer(1);
         assert_eq!((ring.take_local(), ring.take_local()), (Some(b"ours".to_vec()), None));
         assert!(ring.is_empty());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a moment to begin with")]
+    fn tells_how_long_each_answer_took() {
+        let (mut ring, start) = (InFlight::default(), Instant::now());
+        ring.push(response(1));
+        ring.at(start);
+        ring.push(response(2));
+        ring.at(start + Duration::from_millis(10));
+        ring.push(response(3));
+        ring.at(start + Duration::from_millis(50));
+        for id in 1..=3 {
+            assert_eq!(ring.answer(id), Some((3, id as i16)));
+        }
+        let took: Vec<_> = ring.take_answered().collect();
+        assert_eq!(
+            took,
+            [(3, Duration::from_millis(50)), (3, Duration::from_millis(40))],
+            "the first came before time"
+        );
+        assert_eq!(ring.take_answered().count(), 0);
     }
 
     #[test]

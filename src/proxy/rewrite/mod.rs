@@ -14,6 +14,7 @@ mod denied;
 mod endpoints;
 mod guard;
 mod in_flight;
+mod leaks;
 mod local;
 mod pieces;
 mod policy;
@@ -53,6 +54,9 @@ pub trait Mapping {
     /// The local address of a node, asked for every broker seen; `host` and `port` are the real ones, `port` is 1 to 65535 and
     /// `node_id` not below zero. `None` hides the node from the client. The host must have 1 to 255 bytes.
     fn local(&mut self, node_id: i32, host: &str, port: i32) -> Option<(String, u16)>;
+
+    /// Whether an address is one that [`Mapping::local`] gives.
+    fn is_local(&mut self, host: &[u8], port: i32) -> bool;
 }
 
 /// Why a connection between a client and a broker cannot go on. It is closed: better no answer than a real address.
@@ -118,6 +122,16 @@ pub enum RewriteError {
         /// Its version.
         version: i16,
     },
+    /// What was about to leave holds addresses that are none of ours: a mistake of this program.
+    #[error("response {} version {version} was about to leave with {addresses} addresses that are not local", api::name(*.key))]
+    Leak {
+        /// Its API key.
+        key: i16,
+        /// Its version.
+        version: i16,
+        /// How many.
+        addresses: u64,
+    },
     /// The stream ended inside a frame.
     #[error("the {0} ended its stream inside a frame")]
     CutFrame(&'static str),
@@ -138,6 +152,7 @@ impl RewriteError {
             Self::TooLarge { .. } => "response too large",
             Self::NotAuthenticated { .. } => "client not authenticated",
             Self::Denied { .. } => "API not allowed",
+            Self::Leak { .. } => "leak",
             Self::CutFrame(_) => "stream ended inside a frame",
         }
     }

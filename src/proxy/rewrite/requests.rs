@@ -354,7 +354,7 @@ fn auto_creation(version: i16, left: u64) -> Result<Walker, RewriteError> {
 }
 
 const fn answer_to(head: RequestHead) -> Awaited {
-    Awaited::Response { correlation_id: head.correlation_id, key: head.api_key, version: head.api_version }
+    Awaited::Response { correlation_id: head.correlation_id, key: head.api_key, version: head.api_version, asked: None }
 }
 
 pub(super) const fn request_error(head: RequestHead, source: Malformed) -> RewriteError {

@@ -4,7 +4,7 @@ use super::in_flight::InFlight;
 use super::pieces::{Held, Pieces};
 use super::requests::passable;
 use super::rules::Rules;
-use super::{Mapping, RewriteError, Tally, brokers, endpoints, versions};
+use super::{Mapping, RewriteError, Tally, brokers, endpoints, leaks, versions};
 use crate::kafka::api;
 use crate::kafka::frame::{self, Side};
 use crate::kafka::primitives::Malformed;
@@ -265,13 +265,23 @@ impl Responses {
 
     fn finish_tail(&mut self, kind: Kind, endpoints: Endpoints, around: &mut Around<'_>) -> Result<(), RewriteError> {
         let section = self.held.bytes();
+        // Nearly every response: no tagged field at all.
+        if endpoints == Endpoints::Tagged && section == [0] {
+            self.held.release(around.out);
+            self.state = State::Head;
+            return Ok(());
+        }
         let edited = match endpoints {
-            // Nearly every response: no tagged field at all.
-            Endpoints::Tagged if section == [0] => Ok(None),
             Endpoints::Tagged => endpoints::tagged(section, around.mapping, around.tally),
             Endpoints::Listed => endpoints::listed(section, around.mapping, around.tally),
         }
         .map_err(|source| kind.malformed(source))?;
+        let leaving = edited.as_deref().unwrap_or(section);
+        let leaks = match endpoints {
+            Endpoints::Tagged => leaks::in_tagged(leaving, around.mapping),
+            Endpoints::Listed => leaks::in_listed(leaving, around.mapping),
+        };
+        kind.keep_in(leaks, around.tally)?;
         if edited.is_some() {
             around.tally.rewritten(kind.key);
         }
@@ -284,6 +294,8 @@ impl Responses {
         let (head, prefix) = self.held.bytes().split_at(HEAD);
         let rewritten = brokers::metadata(prefix, kind.version, around.mapping, around.tally)
             .map_err(|source| kind.malformed(source))?;
+        let leaving = rewritten.as_deref().unwrap_or(prefix);
+        kind.keep_in(leaks::in_metadata(leaving, kind.version, around.mapping), around.tally)?;
         let framed = match rewritten {
             None => None,
             Some(rewritten) => {
@@ -311,6 +323,13 @@ impl Responses {
             }
         }
         .map_err(|source| kind.malformed(source))?;
+        let leaving = rewritten.as_deref().unwrap_or(body);
+        let leaks = match what {
+            Whole::FindCoordinator => leaks::in_find_coordinator(leaving, version, around.mapping),
+            Whole::DescribeCluster => leaks::in_describe_cluster(leaving, version, around.mapping),
+            Whole::ApiVersions | Whole::Handshake => 0,
+        };
+        kind.keep_in(leaks, around.tally)?;
         let framed = match rewritten {
             None => None,
             Some(rewritten) => {
@@ -343,6 +362,15 @@ impl Kind {
     const fn limit(self, length: u64, most: u64) -> Result<(), RewriteError> {
         if length > most {
             return Err(RewriteError::TooLarge { key: self.key, version: self.version, length, most });
+        }
+        Ok(())
+    }
+
+    /// Better no answer than a real address.
+    const fn keep_in(self, addresses: u64, tally: &mut Tally) -> Result<(), RewriteError> {
+        tally.leaks += addresses;
+        if addresses > 0 {
+            return Err(RewriteError::Leak { key: self.key, version: self.version, addresses });
         }
         Ok(())
     }
