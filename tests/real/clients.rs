@@ -163,13 +163,7 @@ fn clients_with_certificates_are_served_behind_a_load_balancer() {
     assert_eq!(status["proxy"]["refused"], serde_json::json!({}), "{status:#}");
     // Nothing but the header says so: every connection came from this host.
     let properties = Bed::get().dir.join("clients.py.properties");
-    let stream = [
-        "group",
-        properties.to_str().unwrap(),
-        "clients.certificates",
-        "named",
-        "1000",
-    ];
+    let stream = ["group", properties.to_str().unwrap(), "clients.certificates", "named", "1000"];
     Bed::get().records(Side::Grape, &stream);
 
     let without = client("127.0.0.2:19092", common, "default.api.timeout.ms=8000\nrequest.timeout.ms=4000", "");
