@@ -80,9 +80,9 @@ fn clients_do_not_notice_that_carriers_die() {
         std::thread::sleep(Duration::from_secs(1));
         if since.elapsed() < Duration::from_secs(seconds) {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let ports = networks::carriers();
-            if !ports.is_empty() {
-                networks::cut(Side::Grape, ports[(at >> 33) as usize % ports.len()]);
+            let carriers = networks::carriers();
+            if !carriers.is_empty() {
+                networks::cut(Side::Grape, &carriers[(at >> 33) as usize % carriers.len()]);
                 kills += 1;
             }
         }

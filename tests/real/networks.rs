@@ -5,8 +5,15 @@ use std::process::{Output, Stdio};
 
 use crate::bed::{Bed, GRAPE_WAN, ORANGE_WAN, Side, TUNNEL_PORT};
 
-/// Local ports of the established connections in a network to `port`, of the process `pid` alone where one is given.
-pub fn connections(side: Side, to: &[&str], pid: Option<u32>) -> Vec<u16> {
+/// One connection: both its ends. The local port alone names several, for the kernel gives the same one towards other addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    local: String,
+    peer: String,
+}
+
+/// The established connections in a network that `to` selects, of the process `pid` alone where one is given.
+pub fn connections(side: Side, to: &[&str], pid: Option<u32>) -> Vec<Connection> {
     let mut command = Bed::get().inside(side, Path::new("ss"));
     command.args(["-tnpH", "state", "established"]).args(to);
     let told = command.output().expect("ss runs");
@@ -14,19 +21,22 @@ pub fn connections(side: Side, to: &[&str], pid: Option<u32>) -> Vec<u16> {
     String::from_utf8_lossy(&told.stdout)
         .lines()
         .filter(|line| of.as_ref().is_none_or(|of| line.contains(of.as_str())))
-        .filter_map(|line| line.split_whitespace().nth(2)?.rsplit_once(':')?.1.parse().ok())
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(2).map(str::to_owned);
+            Some(Connection { local: words.next()?, peer: words.next()? })
+        })
         .collect()
 }
 
-/// Local ports of the carriers that grape's endpoint has.
-pub fn carriers() -> Vec<u16> {
+/// The carriers that grape's endpoint has.
+pub fn carriers() -> Vec<Connection> {
     connections(Side::Grape, &["dst", ORANGE_WAN, "dport", "=", &TUNNEL_PORT.to_string()], None)
 }
 
-/// Resets the connection whose local port is this one, on both sides.
-pub fn cut(side: Side, port: u16) {
+/// Resets a connection, on both sides.
+pub fn cut(side: Side, Connection { local, peer }: &Connection) {
     let mut command = Bed::get().inside(side, Path::new("ss"));
-    command.args(["-K", "-tnH", "sport", "=", &port.to_string()]).stdout(Stdio::null());
+    command.args(["-K", "-tnH", "src", local, "dst", peer]).stdout(Stdio::null());
     assert!(command.status().expect("ss runs").success());
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::schedule::{Dice, Fault, Held, Planned};
 use crate::bed::{Bed, Endpoint, Side, finish_records, process_state, signal};
 use crate::config::Link;
-use crate::networks;
+use crate::networks::{self, Connection};
 
 /// Faults of one kind.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -309,18 +309,18 @@ fn freeze(pid: u32) -> bool {
 }
 
 /// Resets about half of the connections that are there; what became of them.
-fn cut(side: Side, seed: u64, there: impl Fn() -> Vec<u16>) -> Option<String> {
+fn cut(side: Side, seed: u64, there: impl Fn() -> Vec<Connection>) -> Option<String> {
     let mut dice = Dice(seed);
     let before = there();
-    let mut chosen: Vec<_> = before.iter().copied().filter(|_| dice.below(2) == 0).collect();
+    let mut chosen: Vec<_> = before.iter().filter(|_| dice.below(2) == 0).collect();
     if chosen.is_empty() {
         chosen.extend(before.first());
     }
-    for port in &chosen {
-        networks::cut(side, *port);
+    for connection in &chosen {
+        networks::cut(side, connection);
     }
     let left = there();
-    let gone = chosen.iter().filter(|port| !left.contains(port)).count();
+    let gone = chosen.iter().filter(|connection| !left.contains(connection)).count();
     (gone > 0).then(|| format!("{gone} of {}", before.len()))
 }
 
