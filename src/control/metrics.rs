@@ -314,7 +314,7 @@ impl EncodeMetric for Histograms {
             // The last bound is infinity.
             let within: u64 = answers.buckets.iter().map(|(_, count)| count).sum();
             let mut buckets = answers.buckets.clone();
-            buckets.push((f64::MAX, answers.count.saturating_sub(within)));
+            buckets.push((f64::INFINITY, answers.count.saturating_sub(within)));
             encoder.encode_family(labels)?.encode_histogram::<Labels>(
                 answers.seconds,
                 answers.count,
@@ -534,7 +534,10 @@ mod tests {
             } else if !line.starts_with('#') {
                 let (series, value) = line.rsplit_once(' ').expect("a series and a value");
                 let name = series.split('{').next().expect("a name");
-                let family = ["_total", "_info"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name);
+                let family = ["_total", "_info", "_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|s| name.strip_suffix(s))
+                    .unwrap_or(name);
                 assert!(types.contains_key(family) || types.contains_key(name), "{name} has no type");
                 assert!(
                     samples.insert(series.to_owned(), value.parse().expect("a number")).is_none(),
@@ -587,8 +590,8 @@ mod tests {
             (r#"linkspan_proxy_rewritten_responses_total{link="orange-grape",api="Metadata"}"#, 12.0),
             (r#"linkspan_broker_request_seconds_count{link="orange-grape",node_id="1",api="Fetch"}"#, 10.0),
             (r#"linkspan_broker_request_seconds_sum{link="orange-grape",node_id="1",api="Fetch"}"#, 4.5),
-            (r#"linkspan_broker_request_seconds_bucket{le="0.5",link="orange-grape",node_id="1",api="Fetch"}"#, 8.0),
-            (r#"linkspan_broker_request_seconds_bucket{le="+Inf",link="orange-grape",node_id="1",api="Fetch"}"#, 10.0),
+            (r#"linkspan_broker_request_seconds_bucket{link="orange-grape",le="0.5",node_id="1",api="Fetch"}"#, 8.0),
+            (r#"linkspan_broker_request_seconds_bucket{link="orange-grape",le="+Inf",node_id="1",api="Fetch"}"#, 10.0),
             (r#"linkspan_proxy_clients{link="orange-grape"}"#, 2.0),
             (r#"linkspan_proxy_paused_seconds_total{link="orange-grape",direction="out"}"#, 1.5),
             (r#"linkspan_proxy_denied_requests_total{link="orange-grape",api="CreateTopics"}"#, 3.0),
