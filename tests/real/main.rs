@@ -9,7 +9,6 @@ mod bed;
 mod both;
 mod carriers;
 mod chaos;
-mod clients;
 mod config;
 mod copying;
 mod faults;
