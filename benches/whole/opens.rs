@@ -22,12 +22,14 @@ const OPENERS: usize = 64;
 
 /// Streams opened a second over `seconds`.
 pub fn within(transport: &str, port: u16, dir: &Path, seconds: u64) -> f64 {
-    let dir = dir.join(format!("opens-{transport}"));
+    // Each run has files of its own: keys are not overwritten.
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let dir = dir.path();
     let address = format!("127.0.0.1:{port}");
     let (listen, dial) = (address.clone(), address);
-    Pair { transport, sink: 9092, listen, dial, dialling: "", both: "", dns: port + 1, net: 9 }.write(&dir);
+    Pair { transport, sink: 9092, listen, dial, dialling: "", both: "", dns: port + 1, net: 9 }.write(dir);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(measure(&dir, seconds))
+    runtime.block_on(measure(dir, seconds))
 }
 
 async fn measure(dir: &Path, seconds: u64) -> f64 {
