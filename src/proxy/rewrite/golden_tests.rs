@@ -10,8 +10,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
-use super::Session;
 use super::test_support::{Local, awaiting, frame, leaks, real_host, receive, rewrite, send};
+use super::{Mapping, RewriteError, Session};
 use crate::kafka::api;
 
 fn text(text: impl Into<String>) -> StrBytes {
@@ -47,6 +47,19 @@ fn read<M: Decodable + HeaderVersion>(bytes: &[u8], version: i16) -> M {
     message
 }
 
+/// Gives addresses, and takes none of them for its own: whatever is rewritten is about to leak.
+struct Forgetful<'a>(&'a mut Local);
+
+impl Mapping for Forgetful<'_> {
+    fn local(&mut self, node_id: i32, host: &str, port: i32) -> Option<(String, u16)> {
+        self.0.local(node_id, host, port)
+    }
+
+    fn is_local(&mut self, _: &[u8], _: i32) -> bool {
+        false
+    }
+}
+
 /// Rewrites `message` with short and with long local hosts and compares with what `expect` makes of it.
 fn check<M>(key: i16, version: i16, message: &M, strip: impl Fn(&mut M), expect: impl Fn(&mut M, &Local))
 where
@@ -61,6 +74,16 @@ where
         strip(&mut actual);
         assert_eq!(actual, expected, "{} {version}", api::name(key));
         assert!(!leaks(&after), "{} {version} leaks", api::name(key));
+        // Were none of these addresses ours, each would be counted, and the response would not leave.
+        let host = local.host.clone();
+        let addresses = after.windows(host.len()).filter(|window| *window == host.as_bytes()).count() as u64;
+        let mut session = awaiting(key, version);
+        let told = receive(&mut session, &mut Forgetful(&mut local), &[&before]);
+        match addresses {
+            0 => assert_eq!(told, Ok(after)),
+            _ => assert_eq!(told, Err(RewriteError::Leak { key, version, addresses })),
+        }
+        assert_eq!(session.take_tally().leaks, addresses, "{} {version}", api::name(key));
     }
 }
 
