@@ -303,7 +303,7 @@ pub struct ExitSection {
 }
 
 /// How local clients reach the peer's brokers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProxySection {
     /// The mode.
     pub mode: ProxyMode,
@@ -394,10 +394,11 @@ pub struct DenialSection {
 }
 
 /// The mode of the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyMode {
     /// None.
+    #[default]
     Off,
     /// Under their own names.
     Names,

@@ -1,6 +1,5 @@
 //! One status, made of what each domain says of itself.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -173,25 +172,7 @@ impl Source {
                 ProxyConfig::Names(_) => ProxyMode::Names,
                 ProxyConfig::Rewrite(_) => ProxyMode::Rewrite,
             },
-            listeners: Vec::new(),
-            connections: 0,
-            connections_total: 0,
-            connections_ended: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            rewritten: BTreeMap::new(),
-            nodes_rewritten: 0,
-            nodes_hidden: 0,
-            leaks: 0,
-            dns: None,
-            reauthentications: 0,
-            refused: BTreeMap::new(),
-            clients_open: 0,
-            clients: Vec::new(),
-            paused_in_ms: 0,
-            paused_out_ms: 0,
-            denied: BTreeMap::new(),
-            denials: Vec::new(),
+            ..ProxySection::default()
         };
         match &self.proxy {
             ProxyHandle::Off => {}

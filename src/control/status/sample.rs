@@ -239,28 +239,7 @@ pub(crate) fn starting() -> Status {
         last_error: None,
     };
     status.exit = ExitSection::default();
-    status.proxy = ProxySection {
-        mode: ProxyMode::Off,
-        listeners: Vec::new(),
-        connections: 0,
-        connections_total: 0,
-        connections_ended: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        rewritten: BTreeMap::new(),
-        nodes_rewritten: 0,
-        nodes_hidden: 0,
-        leaks: 0,
-        dns: None,
-        reauthentications: 0,
-        refused: BTreeMap::new(),
-        clients_open: 0,
-        clients: Vec::new(),
-        paused_in_ms: 0,
-        paused_out_ms: 0,
-        denied: BTreeMap::new(),
-        denials: Vec::new(),
-    };
+    status.proxy = ProxySection::default();
     status.flows.clear();
     status.errors.clear();
     status
