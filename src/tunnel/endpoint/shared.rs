@@ -66,7 +66,6 @@ pub(crate) struct State {
     pub(super) record: Record,
     /// What peers must have proved; none while it is what they were let in by.
     trust: Option<Trust>,
-    armed: Option<Instant>,
 }
 
 /// Who waits on one stream.
@@ -118,7 +117,6 @@ impl Shared {
             carriers: HashMap::new(),
             record: Record::new(now()),
             trust: None,
-            armed: None,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -149,12 +147,7 @@ impl Shared {
             let result = work(state, now);
             state.drain_events(now, &mut after, &self.names);
             after.finished = state.session.streams() == 0;
-            if let Some(at) = state.session.poll_nearer()
-                && state.armed.is_none_or(|armed| at < armed)
-            {
-                state.armed = Some(at);
-                after.timer = true;
-            }
+            after.timer = state.session.poll_nearer();
             result
         };
         self.follow(after);
@@ -202,11 +195,7 @@ impl Shared {
     /// Sleeps until the session's next deadline, or until that came nearer; then has the session act.
     pub(super) async fn run_timer(self: &Arc<Self>) {
         loop {
-            let deadline = {
-                let mut state = self.lock();
-                state.armed = state.session.poll_timeout().map(|(at, _)| at);
-                state.armed
-            };
+            let deadline = self.lock().session.poll_timeout().map(|(at, _)| at);
             match deadline {
                 None => self.timer.notified().await,
                 Some(at) => {

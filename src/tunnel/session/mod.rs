@@ -431,9 +431,10 @@ impl Session {
         next
     }
 
-    /// The timeout, if it is nearer than the one told last.
-    pub fn poll_nearer(&mut self) -> Option<Instant> {
-        if self.nearer { self.poll_timeout().map(|(at, _)| at) } else { None }
+    /// Whether the timeout is nearer than the one told last, by this or by [`Self::poll_timeout`].
+    pub fn poll_nearer(&mut self) -> bool {
+        let told = self.armed;
+        self.nearer && self.poll_timeout().is_some_and(|(at, _)| told.is_none_or(|told| at < told))
     }
 
     /// Something is due at `at`.
