@@ -212,7 +212,12 @@ impl CompactedTopic {
                 header: batch.header,
                 payload: batch.payload,
             };
-            let result = self.append_batch(batch).await;
+            let mut result = self.append_batch(batch.clone()).await;
+            if result.as_ref().is_err_and(|error| error.kafka() == Some(KafkaError::NOT_LEADER_OR_FOLLOWER)) {
+                // Nothing was written, and who leads now can be asked.
+                self.leader.store(-1, Ordering::Relaxed);
+                result = self.append_batch(batch).await;
+            }
             if result.is_err() {
                 // The leader may have moved; the next try begins with asking.
                 self.leader.store(-1, Ordering::Relaxed);

@@ -63,6 +63,8 @@ pub(super) struct State {
     pub(super) under_way: Option<Vec<(i32, PartitionBatch)>>,
     /// What the next produces answer, by order of requests.
     pub(super) next_errors: Vec<KafkaError>,
+    /// The same for produces into topics of a flow's own.
+    pub(super) next_own_errors: Vec<KafkaError>,
     pub(super) produce_requests: u64,
     /// Bytes in the largest fetch answer.
     pub(super) largest_answer: usize,
@@ -114,6 +116,7 @@ impl Fake {
             forgets_what_it_told: false,
             under_way: None,
             next_errors: Vec::new(),
+            next_own_errors: Vec::new(),
             produce_requests: 0,
             largest_answer: 0,
         };
@@ -620,7 +623,11 @@ impl Cluster for Fake {
             self.fail(|state| {
                 state.produce_requests += 1;
                 let outcomes = batches.iter().map(|batch| {
-                    let forced = if batch.topic.starts_with("__") { None } else { state.next_errors.pop() };
+                    let forced = if batch.topic.starts_with("__") {
+                        state.next_own_errors.pop()
+                    } else {
+                        state.next_errors.pop()
+                    };
                     let result = forced.map_or_else(|| state.produce(node, batch), Err);
                     ProduceOutcome {
                         topic: Arc::clone(&batch.topic),

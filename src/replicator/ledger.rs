@@ -2,8 +2,8 @@
 //! a source topic is gone. Kept in the compacted topic [`TOPIC`] at the target, so that it outlives the process and its host.
 //!
 //! Key: `flow/source cluster/kind/name`, where a name may have any character. Value: JSON, `{"v":1,"data":…}`; null forgets it.
-//! The ownership of an ACL is written before the ACL is made and forgotten after it is removed, so that a crash leaves none behind
-//! that nobody owns.
+//! The ownership of an ACL or a config is written before it is made and forgotten after it is removed, so that a crash leaves none
+//! behind that nobody owns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use super::cluster::Cluster;
 use super::compacted::{CompactedTopic, TopicError};
 use super::decide::configs::Values;
 use super::shared::now_ms;
-use crate::client::Acl;
+use crate::client::{Acl, KafkaError};
 use crate::kafka::batch::{Codec, Record};
 
 /// The topic at the target.
@@ -47,6 +47,25 @@ pub(super) enum LedgerError {
     Value { name: String, detail: String },
     #[error("the flow has not read its state yet")]
     NotRead,
+}
+
+impl LedgerError {
+    /// Whether the same may succeed later without anybody changing a setting.
+    pub(super) fn is_retriable(&self) -> bool {
+        match self {
+            Self::Topic(error) => error.is_retriable(),
+            Self::Value { .. } => false,
+            Self::NotRead => true,
+        }
+    }
+
+    /// Kafka's error, where it is one.
+    pub(super) fn kafka(&self) -> Option<KafkaError> {
+        match self {
+            Self::Topic(error) => error.kafka(),
+            Self::Value { .. } | Self::NotRead => None,
+        }
+    }
 }
 
 /// Since when a source topic is gone.

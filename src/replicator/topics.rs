@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use super::decide::configs::{ConfigChange, TargetConfigs, Values};
 use super::decide::plan::{self, Action, Plan, Planned, Problem, Rules, SourceTopic, TargetTopic};
 use super::decide::{TopicId, batches, position};
+use super::ledger::LedgerError;
 use super::shared::Shared;
 use super::status::{Change, Reason, TopicState, TroubleCode};
 use crate::client::{AlterConfig, ClientError, ConfigEntry, ConfigSource, KafkaError, NewTopic, TopicView};
@@ -216,7 +217,7 @@ impl Topics {
     }
 
     /// Does what is planned for one topic. True when something was changed.
-    async fn act(&mut self, shared: &Shared, name: &str, planned: &Planned) -> Result<bool, ClientError> {
+    async fn act(&mut self, shared: &Shared, name: &str, planned: &Planned) -> Result<bool, ChangeError> {
         let (cluster, target) = (&*shared.target, &planned.target);
         for action in &planned.actions {
             self.target_configs.topics.remove(target);
@@ -228,10 +229,13 @@ impl Topics {
                         replication_factor: *replication_factor,
                         configs: configs.clone(),
                     };
-                    if let Some(set) = create(cluster, topic).await? {
+                    let before = own_before(shared, target, &as_changes(configs)).await?;
+                    let created = create(cluster, topic).await;
+                    let set = created.as_ref().ok().and_then(Option::as_ref);
+                    own_after(shared, target, before, set.map_or(&[], Vec::as_slice)).await;
+                    if created?.is_some() {
                         let (target, partitions) = (target.clone(), *partitions);
                         shared.changed(Some(name), Change::TopicCreated { target, partitions });
-                        remember(shared, &planned.target, &set).await;
                     }
                 }
                 Action::Replace => {
@@ -246,8 +250,9 @@ impl Topics {
                     shared.changed(Some(name), Change::PartitionsAdded { target: target.clone(), count: *count });
                 }
                 Action::AlterConfigs { changes } => {
+                    let before = own_before(shared, target, changes).await?;
                     let (done, refused) = alter(cluster, target, changes).await;
-                    remember(shared, target, &done).await;
+                    own_after(shared, target, before, &done).await;
                     for change in done {
                         shared.changed(Some(name), Change::ConfigChanged { target: target.clone(), change });
                     }
@@ -259,27 +264,42 @@ impl Topics {
     }
 }
 
-/// Notes which configs of the target are the flow's own. Where that fails they are the target's own from now on.
-async fn remember(shared: &Shared, target: &str, done: &[ConfigChange]) {
-    let mut ours = shared.ledger.configs(target);
-    for change in done {
+/// Notes that configs about to be set at the target are the flow's own: a crash, or a leader that moves, between the two must not
+/// leave one behind that never goes back. A value that did not come about after all owns nothing. Gives what was owned before.
+async fn own_before(shared: &Shared, target: &str, changes: &[ConfigChange]) -> Result<Values, LedgerError> {
+    let before = shared.ledger.configs(target);
+    let set = changes.iter().filter(|change| change.to.is_some());
+    shared.ledger.set_configs(target, owned(before.clone(), set)).await?;
+    Ok(before)
+}
+
+/// Notes what came of it. Where that fails it is known from the values at the target.
+async fn own_after(shared: &Shared, target: &str, before: Values, done: &[ConfigChange]) {
+    if let Err(error) = shared.ledger.set_configs(target, owned(before, done)).await {
+        shared.complain("state", &error.to_string());
+    }
+}
+
+fn owned<'a>(mut ours: Values, changes: impl IntoIterator<Item = &'a ConfigChange>) -> Values {
+    for change in changes {
         match &change.to {
             Some(value) => drop(ours.insert(change.name.clone(), value.clone())),
             None => drop(ours.remove(&change.name)),
         }
     }
-    if let Err(error) = shared.ledger.set_configs(target, ours).await {
-        shared.complain("state", &error.to_string());
-    }
+    ours
+}
+
+fn as_changes(configs: &Values) -> Vec<ConfigChange> {
+    let set = configs.iter();
+    set.map(|(name, to)| ConfigChange { name: name.clone(), from: None, to: Some(to.clone()) }).collect()
 }
 
 /// Creates the topic; where the target does not know one of the configs or forbids it, without them, and then sets those it takes.
 /// Gives the configs that were set, and nothing where the topic was there already.
 async fn create(cluster: &dyn Cluster, topic: NewTopic) -> Result<Option<Vec<ConfigChange>>, ClientError> {
     let name = topic.name.clone();
-    let set = topic.configs.iter();
-    let set: Vec<_> =
-        set.map(|(name, to)| ConfigChange { name: name.clone(), from: None, to: Some(to.clone()) }).collect();
+    let set = as_changes(&topic.configs);
     let bare = NewTopic { configs: BTreeMap::new(), ..topic.clone() };
     match cluster.create_topic(topic).await {
         Ok(()) => Ok(Some(set)),
@@ -334,13 +354,38 @@ fn known_ids(
     out
 }
 
-fn reason_of_change(target: &str, error: &ClientError) -> Reason {
+fn reason_of_change(target: &str, error: &ChangeError) -> Reason {
     let code = match error.kafka() {
         Some(KafkaError::TOPIC_AUTHORIZATION_FAILED | CLUSTER_AUTHORIZATION_FAILED) => TroubleCode::TargetAuthorization,
         _ if error.is_retriable() => TroubleCode::TargetUnavailable,
         _ => TroubleCode::TargetChange,
     };
     Reason { code, text: format!("target topic `{target}`: {error}") }
+}
+
+/// Why a change at the target did not come about.
+#[derive(Debug, thiserror::Error)]
+enum ChangeError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("that its configs are the flow's own cannot be written down: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+impl ChangeError {
+    fn kafka(&self) -> Option<KafkaError> {
+        match self {
+            Self::Client(error) => error.kafka(),
+            Self::Ledger(error) => error.kafka(),
+        }
+    }
+
+    fn is_retriable(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_retriable(),
+            Self::Ledger(error) => error.is_retriable(),
+        }
+    }
 }
 
 /// Kafka's errors that the client has no name for.

@@ -65,6 +65,35 @@ async fn configs_follow_by_difference_and_the_targets_own_are_never_wiped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_config_goes_back_although_the_leader_of_the_state_moved_while_it_was_set() {
+    let (source, target) = clusters();
+    source.create("t1", 1);
+    set(&source, "t1", "flush.ms", Some("9"));
+    let running = flow(&source, &target);
+    let (handle, drain) = (running.handle(), Drain::new());
+    drain.spawn(running.run(drain.clone()));
+    while handle.status().topics.is_empty() || !caught_up(0)(&handle.status()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let has = |name| config_of(&target, "t1.copy", name);
+    for (value, node, errors) in [("7", 2, 0), ("8", 3, 0), ("9", 1, 1), ("10", 2, 2), ("11", 3, 5)] {
+        target.lead(ledger::TOPIC, 0, node);
+        target.state().next_own_errors = vec![KafkaError::NOT_LEADER_OR_FOLLOWER; errors];
+        set(&source, "t1", "retention.ms", Some(value));
+        while has("retention.ms").as_deref() != Some(value) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(target.state().next_own_errors.is_empty());
+        set(&source, "t1", "retention.ms", None);
+        while has("retention.ms").is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(has("flush.ms").as_deref(), Some("9"));
+    drain.drain(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_topic_stands_still_over_restarts_while_the_others_go_on() {
     let (source, target) = clusters();
     source.create("t1", 1);
