@@ -10,6 +10,8 @@ pub(super) const FIRST: u64 = 256 * 1024;
 const FIRST_RATE: u64 = 40_000_000;
 /// Largest window of one stream.
 pub(super) const MOST: u64 = 64 << 20;
+/// From here on a window is large.
+const LARGE: u64 = 4 << 20;
 /// Smallest window that a stream keeps however tight the budget is.
 const LEAST: u64 = 1024;
 /// Round trips shorter than this are taken for this: growth needs a measurable time.
@@ -75,19 +77,21 @@ impl Window {
         grew
     }
 
-    /// What to permit now, if it is at least a quarter of the window more than `max_off`.
+    /// What to permit now, if it is a good part more than `max_off`: a quarter of a window, or of a large one a sixteenth, which
+    /// leaves the peer more of it at little cost.
     pub(super) fn update(&self, read_off: u64, max_off: u64) -> Option<u64> {
         let target = self.target;
         let permit = read_off.saturating_add(target);
-        (permit > max_off && permit - max_off >= target / 4).then_some(permit)
+        let part = if target > LARGE { target / 16 } else { target / 4 };
+        (permit > max_off && permit - max_off >= part).then_some(permit)
     }
 }
 
 /// Bytes held for the peer, by all streams of a session: one half for what is received, one for what is sent.
 ///
-/// Of each half, every stream that may ever be open has its floor; what is left is shared. A stream takes at most as much of
-/// the share as it leaves: one alone gets half of it, a hundred greedy ones a hundredth each, and whoever comes late finds as
-/// much as the others have.
+/// Of each half, every stream that may ever be open has its floor; what is left is shared. A stream takes at most three times as
+/// much of the share as it leaves: one alone gets three quarters of it, a hundred greedy ones a hundredth each, and whoever comes
+/// late finds a third of what the others have.
 #[derive(Debug)]
 pub(super) struct Budget {
     half: u64,
@@ -116,7 +120,7 @@ impl Share {
 
     /// The most that a stream may have above its floor which has `mine` now.
     const fn most(&self, mine: u64) -> u64 {
-        self.left().saturating_add(mine) / 2
+        self.left().saturating_add(mine) / 4 * 3
     }
 
     const fn change(&mut self, before: u64, after: u64) {
@@ -248,25 +252,25 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_gets_half_of_what_is_shared_and_many_get_the_same() {
+    fn one_stream_gets_three_quarters_of_what_is_shared_and_many_get_the_same() {
         // 32 MiB each way, of which 100 floors of 64 KiB are set aside.
         let mut budget = Budget::new(64 << 20, 100);
         assert_eq!(budget.floor(), EARLY);
         let all = (32 << 20) - 100 * EARLY;
-        assert_eq!(budget.most(EARLY), EARLY + all / 2);
-        assert_eq!(budget.send_room(0), EARLY + all / 2);
+        assert_eq!(budget.most(EARLY), EARLY + all / 4 * 3);
+        assert_eq!(budget.send_room(0), EARLY + all / 4 * 3);
         // Nine that take all they may, in turns, until nothing changes.
         let mut held = [0; 9];
         for _ in 0..100 {
             for one in &mut held {
                 let may = *one + budget.send_room(*one);
-                let may = may.min(EARLY + (budget.kept.left() + budget.above(*one)) / 2);
+                let may = may.min(EARLY + budget.kept.most(budget.above(*one)));
                 budget.keep(*one, may);
                 *one = may;
             }
         }
-        assert!(held.iter().all(|one| one.abs_diff(EARLY + all / 10) < 1024), "{held:?}");
-        assert!(budget.send_room(0) > EARLY + all / 10 / 2 - 1024);
+        assert!(held.iter().all(|one| one.abs_diff(EARLY + all / 28 * 3) < 1024), "{held:?}");
+        assert!(budget.send_room(0) > EARLY + all / 28 / 4 * 3 - 1024);
         assert_eq!(budget.sent, held.iter().sum::<u64>());
     }
 
@@ -295,7 +299,7 @@ mod tests {
     #[test]
     fn a_budget_too_small_for_its_streams_still_gives_each_a_little() {
         let budget = Budget::new(1 << 20, 16_384);
-        assert_eq!((budget.floor(), budget.send_room(0)), (LEAST, LEAST + (64 << 10)));
+        assert_eq!((budget.floor(), budget.send_room(0)), (LEAST, LEAST + (96 << 10)));
         assert_eq!(budget.send_room(1 << 20), 0);
     }
 }
