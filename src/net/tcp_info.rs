@@ -16,6 +16,8 @@ use netlink_sys::{Socket, SocketAddr as Netlink};
 /// What TCP knows of one connection's way to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct TcpInfo {
+    /// Largest segment, in bytes.
+    pub segment: u64,
     /// Congestion window, in bytes.
     pub congestion_window: u64,
     /// Bytes sent and not acknowledged, at most: whole segments are counted.
@@ -86,6 +88,7 @@ fn read(answer: &[u8]) -> Option<TcpInfo> {
         Nla::TcpInfo(info) => {
             let segment = u64::from(info.snd_mss);
             Some(TcpInfo {
+                segment,
                 congestion_window: u64::from(info.snd_cwnd) * segment,
                 in_flight: u64::from(info.unacked) * segment,
                 unsent: info.notsent_bytes.into(),

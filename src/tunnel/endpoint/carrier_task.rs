@@ -20,7 +20,7 @@ use crate::tunnel::session::frame::{self, Decoded, Frame};
 use crate::tunnel::session::{Batch, CarrierEnd, CarrierId, SessionEnd, Violation};
 
 /// Most plaintext of one pull, in bytes: what is urgent waits for at most so much.
-const PULL: usize = 256 * 1024;
+pub(super) const PULL: usize = 256 * 1024;
 /// Size of a read, in bytes.
 const READ: usize = 128 * 1024;
 /// A record that is no whole yet may make the input longer than one read.
@@ -170,7 +170,7 @@ impl CarrierTask {
         let wrote = self.io.write().map_err(|error| lost(&error))?;
         if !self.due && !self.io.out.is_empty() {
             self.due = true;
-            self.shared.with(|state, _| state.session.stalled(self.id));
+            self.shared.with(|state, now| state.session.stalled(now, self.id));
         }
         let read = match self.io.read(cx) {
             Ok(Some(0)) => return Err(lost(&io::Error::new(io::ErrorKind::UnexpectedEof, "cut by the peer"))),

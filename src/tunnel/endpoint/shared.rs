@@ -4,6 +4,7 @@
 //! and acts on them after releasing it, so that nobody is woken into a lock that is held.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
+use super::carrier_task::PULL;
 use super::failure;
 use super::handle::{CarrierHandle, Phase};
 use super::offer::Offered;
@@ -25,6 +27,9 @@ use crate::tunnel::session::{CarrierEnd, CarrierId, Event, OpenFailure, Session,
 
 /// From this round trip on a lost packet costs a loss-based congestion control more than BBR's pacing costs the processor.
 const LONG_WAY: Duration = Duration::from_millis(10);
+
+/// Segments of a congestion window with which TCP sends next to nothing: BBR's while it measures the way, and those after a timeout.
+const RESTING: u64 = 4;
 
 /// The time as the session is told it; follows tokio's clock, so that tests can pause it.
 pub(super) fn now() -> Instant {
@@ -82,6 +87,7 @@ pub(crate) struct Waiting {
 struct Afterwards {
     wakers: Vec<Waker>,
     carriers: Vec<Arc<CarrierHandle>>,
+    look: Vec<(CarrierId, (SocketAddr, SocketAddr))>,
     offers: Vec<(StreamId, String, u16)>,
     timer: bool,
     finished: bool,
@@ -173,8 +179,22 @@ impl Shared {
         if after.timer {
             self.timer.notify_one();
         }
+        if !after.look.is_empty() {
+            self.look(&after.look);
+        }
         for (id, host, port) in after.offers {
             self.offer(id, &host, port);
+        }
+    }
+
+    /// Asks the kernel why sockets take nothing.
+    fn look(self: &Arc<Self>, carriers: &[(CarrierId, (SocketAddr, SocketAddr))]) {
+        let ends: Vec<_> = carriers.iter().map(|(_, ends)| *ends).collect();
+        for ((id, _), path) in carriers.iter().zip(tcp_info::ask(&ends)) {
+            if let Some(path) = path.filter(|path| path.unsent > 0 && path.congestion_window <= RESTING * path.segment)
+            {
+                self.with(|state, _| state.session.rest(*id, path.unsent + PULL as u64));
+            }
         }
     }
 
@@ -416,6 +436,10 @@ impl State {
                 Event::Carriers(count) => {
                     debug!(link, count, "more carriers would help");
                     after.wanted = Some(count);
+                }
+                Event::Look(id) => {
+                    let ends = self.carriers.get(&id).and_then(|handle| handle.ends);
+                    after.look.extend(ends.map(|ends| (id, ends)));
                 }
                 Event::Suspect(id) => {
                     if let Some(handle) = self.carriers.get(&id) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::error::{CarrierEnd, SessionEnd, Violation};
 use super::frame::{Frame, Goaway, Hello, Side, VersionRange};
 use super::liveness::{Due, Liveness};
+use super::schedule::LOOK_AFTER;
 use super::streams::Phase;
 use super::{CarrierId, CarrierInfo, Event, Session};
 
@@ -50,6 +51,14 @@ pub(super) struct Carrier {
     /// It was woken and has not pulled yet.
     pub(super) woken: bool,
     pub(super) last_pull: Instant,
+    /// The last pull gave as much as it may.
+    pub(super) filled: bool,
+    /// Bytes of streams that were given to it.
+    pub(super) given: u64,
+    /// There is more for it: when to see why its socket takes nothing.
+    pub(super) look_at: Option<Instant>,
+    /// Its TCP sends nothing for a while: see [`Session::rest`].
+    pub(super) resting: bool,
     opened_at: Instant,
 }
 
@@ -89,10 +98,18 @@ impl Carrier {
         self.carries() && !self.live.is_suspect()
     }
 
+    /// Whether it is any better than others.
+    pub(super) fn takes(&self) -> bool {
+        self.is_healthy() && !self.resting
+    }
+
     pub(super) fn timeout(&self) -> Option<(Instant, &'static str)> {
         match self.state {
             State::Closing => None,
-            State::Attached if self.reported => Some(self.live.next()),
+            State::Attached if self.reported => {
+                let live = self.live.next();
+                Some(self.look_at.map_or(live, |at| live.min((at, "look"))))
+            }
             State::Attached => Some(self.live.next().min((self.opened_at + ATTACH_WITHIN, "attach"))),
             State::Greeting | State::Waiting | State::Attaching { .. } => {
                 Some((self.opened_at + ATTACH_WITHIN, "attach"))
@@ -164,6 +181,10 @@ impl Session {
             idle: false,
             woken: true,
             last_pull: now,
+            filled: false,
+            given: 0,
+            look_at: None,
+            resting: false,
             opened_at: now,
         };
         self.carriers.insert(id, carrier);
@@ -381,6 +402,12 @@ impl Session {
             if !carrier.reported && carrier.opened_at + ATTACH_WITHIN <= now {
                 self.drop_carrier(now, id, CarrierEnd::Slow(ATTACH_WITHIN));
                 continue;
+            }
+            if let Some(carrier) =
+                self.carriers.get_mut(&id).filter(|carrier| carrier.look_at.is_some_and(|at| at <= now))
+            {
+                carrier.look_at = Some(now + LOOK_AFTER);
+                self.events.push_back(Event::Look(id));
             }
             while let Some(due) = self.carriers.get_mut(&id).and_then(|carrier| carrier.live.poll(now)) {
                 match due {

@@ -139,6 +139,8 @@ pub enum Event {
     Carriers(u8),
     /// The carrier is silent while something is outstanding; a fresh dial may be quicker.
     Suspect(CarrierId),
+    /// The carrier's socket takes nothing for a while: where its TCP has all but ceased to send, call [`Session::rest`].
+    Look(CarrierId),
     /// A carrier is attached where none was.
     Up {
         /// Whether streams of before live on.
@@ -176,7 +178,7 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Payload sent, repetitions left out.
     pub bytes_out: u64,
-    /// Payload sent again after a loss.
+    /// Payload sent again: after a loss, or because the carrier that has it does not go on.
     pub replayed_bytes: u64,
     /// Payload received that was held already.
     pub duplicate_bytes: u64,

@@ -26,6 +26,8 @@ const MIN_PIECE: usize = 1024;
 const EXPRESS_OF: usize = 3;
 /// Pause between questions for the length of the way's queue, at least.
 const PROBE: Duration = Duration::from_millis(200);
+/// How long a socket may take nothing before it is asked why.
+pub(super) const LOOK_AFTER: Duration = Duration::from_millis(20);
 /// A carrier is stuck when it has not pulled for so long although it has data.
 const STUCK_AFTER: Duration = Duration::from_millis(2);
 
@@ -66,12 +68,8 @@ impl Session {
     fn chosen(&self, express: Option<CarrierId>) -> Option<Vec<CarrierId>> {
         let most = self.breadth.most();
         let express = express.filter(|_| most < usize::from(super::SLOTS))?;
-        let mut healthy: Vec<_> = self
-            .carriers
-            .iter()
-            .filter(|(id, c)| c.is_healthy() && **id != express)
-            .map(|(&id, c)| (c.slot, id))
-            .collect();
+        let mut healthy: Vec<_> =
+            self.carriers.iter().filter(|(id, c)| c.takes() && **id != express).map(|(&id, c)| (c.slot, id)).collect();
         healthy.sort_unstable_by_key(|&(slot, id)| (slot, id.0));
         Some(healthy.into_iter().take(most).map(|(_, id)| id).collect())
     }
@@ -121,7 +119,7 @@ impl Session {
         let opening = matches!(stream.phase, Phase::Opening { .. });
         let small = stream.send.burst < SMALL_BURST;
         let usable = |id: &CarrierId| {
-            self.carriers.get(id).is_some_and(|c| c.is_healthy() || (opening && c.carries()))
+            self.carriers.get(id).is_some_and(|c| c.takes() || (opening && c.carries()))
                 && (opening || express.is_none_or(|express| small == (express == *id)))
                 && (opening || small || takes_bulk(*id))
         };
@@ -133,7 +131,7 @@ impl Session {
                 return express;
             }
             let bulk = |id: CarrierId| Some(id) != express && (small || takes_bulk(id));
-            let healthy = self.carriers.iter().filter(|(id, carrier)| carrier.is_healthy() && bulk(**id));
+            let healthy = self.carriers.iter().filter(|(id, carrier)| carrier.takes() && bulk(**id));
             let any = || self.carriers.iter().filter(|(_, carrier)| carrier.carries());
             let least =
                 |(_, carrier): &(&CarrierId, &Carrier)| (carrier.small.len() + carrier.bulk.len(), !carrier.idle);
@@ -174,7 +172,7 @@ impl Session {
             let chosen = self.chosen(express);
             let takes_bulk = |id: &CarrierId| chosen.as_ref().is_none_or(|chosen| chosen.contains(id));
             let free =
-                |(id, c): &(&CarrierId, &Carrier)| c.idle && c.is_healthy() && Some(**id) != express && takes_bulk(id);
+                |(id, c): &(&CarrierId, &Carrier)| c.idle && c.takes() && Some(**id) != express && takes_bulk(id);
             let helper = self.carriers.iter().find(free).map(|(&id, _)| id);
             if let Some(helper) = helper {
                 self.wake(helper);
@@ -189,8 +187,12 @@ impl Session {
         let Some(carrier) = self.carriers.get_mut(&id) else {
             return false;
         };
+        let waited = carrier.filled && now.saturating_duration_since(carrier.last_pull) >= STUCK_AFTER;
+        carrier.filled = false;
         carrier.last_pull = now;
         carrier.woken = false;
+        carrier.resting = false;
+        carrier.look_at = None;
         while let Some(frame) = carrier.outbox.pop_front() {
             batch.push(&frame);
         }
@@ -211,31 +213,77 @@ impl Session {
                 self.due_at(at);
             }
             if batch.len() > before {
-                self.weigh(now, id, batch.len() >= most);
+                self.weigh(now, id, batch.len() >= most, waited);
                 self.probe_queue(now);
             }
         }
+        let stripes = self.stripes();
         let left = !self.ctl.is_empty() || !self.gone.is_empty();
         if let Some(carrier) = self.carriers.get_mut(&id) {
             let left = left || !carrier.outbox.is_empty() || !carrier.small.is_empty() || !carrier.bulk.is_empty();
             carrier.idle = batch.is_empty() || (batch.len() < most && !left);
-            return !carrier.idle;
+            carrier.filled = batch.len() >= most;
+            let more = !carrier.idle;
+            if more && stripes {
+                carrier.look_at = Some(now + LOOK_AFTER);
+                self.due_at(now + LOOK_AFTER);
+            }
+            return more;
         }
         false
     }
 
-    /// The carrier's socket did not take what was pulled: it is of no use to others until it pulls again.
-    pub fn stalled(&mut self, id: CarrierId) {
+    /// The carrier's socket did not take what was pulled: it is of no use to others until it pulls again. On a long way the shell is
+    /// asked by [`super::Event::Look`] to see why, when that lasts.
+    pub fn stalled(&mut self, now: Instant, id: CarrierId) {
+        let stripes = self.stripes();
         if let Some(carrier) = self.carriers.get_mut(&id) {
             carrier.idle = false;
+            if stripes && carrier.look_at.is_none() {
+                carrier.look_at = Some(now + LOOK_AFTER);
+                self.due_at(now + LOOK_AFTER);
+            }
+        }
+    }
+
+    /// The carrier's TCP has all but ceased to send, and its last `stuck` bytes wait before it: BBR does so every ten seconds to
+    /// measure the way, any TCP does after a loss that nothing answered. What is stuck goes over others too, so that nothing
+    /// waits for it at the peer, and the carrier gets no more before its socket takes some.
+    pub fn rest(&mut self, id: CarrierId, stuck: u64) {
+        let other = |(other, carrier): (&CarrierId, &Carrier)| *other != id && carrier.takes();
+        if !self.carriers.iter().any(other) {
+            return;
+        }
+        let Some(carrier) = self.carriers.get_mut(&id).filter(|carrier| carrier.takes()) else {
+            return;
+        };
+        carrier.resting = true;
+        let after = carrier.given.saturating_sub(stuck);
+        let waiting: Vec<_> = carrier.small.drain(..).chain(carrier.bulk.drain(..)).collect();
+        for sid in waiting {
+            if let Some(stream) = self.streams.get_mut(&sid) {
+                stream.queued = false;
+                if matches!(stream.phase, Phase::Open) {
+                    stream.home = None;
+                }
+                // What is not answered stays behind its OPEN.
+                self.schedule(sid);
+            }
+        }
+        let sids: Vec<_> =
+            self.streams.iter().filter(|(_, one)| matches!(one.phase, Phase::Open)).map(|(&sid, _)| sid).collect();
+        for sid in sids {
+            if self.streams.get_mut(&sid).is_some_and(|stream| stream.send.repeat(id, after)) {
+                self.schedule(sid);
+            }
         }
     }
 
     /// Whether the carriers are what limits, and how many more to ask for.
-    fn weigh(&mut self, now: Instant, id: CarrierId, filled: bool) {
+    fn weigh(&mut self, now: Instant, id: CarrierId, filled: bool, waited: bool) {
         let healthy = self.carriers.values().filter(|carrier| carrier.is_healthy()).count();
         let express = self.express().and_then(|id| self.carrier_rtt(id));
-        if !self.demand.on_pull(now, filled, self.counters.bytes_out, self.way(), express, healthy) {
+        if !self.demand.on_pull(now, (filled, waited), self.way(), express, healthy) {
             return;
         }
         let carriers = self.demand.want();
@@ -407,16 +455,17 @@ impl Session {
             // An answer carries the acknowledgement of what it answers, which else wakes both ends once more.
             self.push_credit(sid, batch);
         }
-        let Some(stream) = self.streams.get_mut(&sid) else {
+        let (Some(stream), Some(carrier)) = (self.streams.get_mut(&sid), self.carriers.get_mut(&id)) else {
             return More::No;
         };
         if stream.turn < CRUMB {
             stream.turn += TURN;
         }
         let room = batch.data_room().min(most.saturating_sub(batch.len()).max(MIN_PIECE));
-        let Some(piece) = stream.send.take(id, room) else {
+        let Some(piece) = stream.send.take(id, carrier.given, room) else {
             return More::No;
         };
+        carrier.given += piece.len as u64;
         stream.turn -= i64::try_from(piece.len).unwrap_or(TURN);
         if piece.again {
             self.counters.replayed_bytes += piece.len as u64;

@@ -44,6 +44,8 @@ struct Flight {
     start: u64,
     end: u64,
     carrier: CarrierId,
+    /// Bytes of all streams that the carrier had been given with its last one.
+    given: u64,
 }
 
 /// A piece to send: `len` bytes at `offset`, then the end if `fin`.
@@ -156,8 +158,8 @@ impl SendHalf {
         self.next
     }
 
-    /// Takes the next piece of at most `most` bytes for `carrier`; lost pieces come first.
-    pub(super) fn take(&mut self, carrier: CarrierId, most: usize) -> Option<Piece> {
+    /// Takes the next piece of at most `most` bytes for `carrier`, which was given `given` bytes before; lost pieces come first.
+    pub(super) fn take(&mut self, carrier: CarrierId, given: u64, most: usize) -> Option<Piece> {
         let most = most.max(1) as u64;
         let (start, mut end, again) = match self.lost.take_front(most) {
             Some((start, end)) => (start, end, true),
@@ -172,7 +174,7 @@ impl SendHalf {
             self.next = end;
             self.burst += end - start;
         }
-        self.fly(Flight { start, end, carrier });
+        self.fly(Flight { start, end, carrier, given: given + (end - start) });
         let bytes_end = end.min(self.kept.end());
         Some(Piece {
             offset: start,
@@ -190,12 +192,14 @@ impl SendHalf {
     fn fly(&mut self, flight: Flight) {
         let many = self.flights.len() >= MAX_FLIGHTS;
         match self.flights.back_mut() {
-            Some(last) if last.carrier == flight.carrier && last.end == flight.start => last.end = flight.end,
+            Some(last) if last.carrier == flight.carrier && last.end == flight.start => {
+                (last.end, last.given) = (flight.end, flight.given);
+            }
             Some(last) if many => {
                 // Too many pieces to tell apart: this one goes with its neighbour, the loss of either repeats both.
                 last.start = last.start.min(flight.start);
                 last.end = last.end.max(flight.end);
-                last.carrier = flight.carrier;
+                (last.carrier, last.given) = (flight.carrier, flight.given);
             }
             _ => self.flights.push_back(flight),
         }
@@ -236,6 +240,23 @@ impl SendHalf {
         any
     }
 
+    /// What `carrier` was given after its first `after` bytes, and is not acknowledged, is to be sent again, though it may arrive. True
+    /// when there is any.
+    pub(super) fn repeat(&mut self, carrier: CarrierId, after: u64) -> bool {
+        let mut any = false;
+        let lost = &mut self.lost;
+        self.flights.retain_mut(|flight| {
+            if flight.carrier == carrier && flight.given > after {
+                let from = flight.start.max(flight.end.saturating_sub(flight.given - after));
+                lost.insert(from, flight.end);
+                flight.end = from;
+                any = true;
+            }
+            flight.start < flight.end
+        });
+        any
+    }
+
     /// Whether something unacknowledged went to `carrier`.
     #[cfg(test)]
     pub(super) fn flies_on(&self, carrier: CarrierId) -> bool {
@@ -272,9 +293,9 @@ mod tests {
         assert_eq!(half.room(), 10);
         half.write(Bytes::from_static(b"abcdef"));
         half.finish();
-        assert_eq!(half.take(A, 4), Some(Piece { offset: 0, len: 4, fin: false, again: false }));
-        assert_eq!(half.take(A, 4), Some(Piece { offset: 4, len: 2, fin: true, again: false }));
-        assert_eq!(half.take(A, 4), None);
+        assert_eq!(half.take(A, 0, 4), Some(Piece { offset: 0, len: 4, fin: false, again: false }));
+        assert_eq!(half.take(A, 0, 4), Some(Piece { offset: 4, len: 2, fin: true, again: false }));
+        assert_eq!(half.take(A, 0, 4), None);
         assert!(half.all_sent() && !half.all_acked());
         assert_eq!(half.on_credit(1, 6, 10), Ok(6));
         assert!(!half.all_acked());
@@ -286,19 +307,19 @@ mod tests {
     fn sends_again_what_a_lost_carrier_had_and_nothing_else() {
         let mut half = SendHalf::new(100);
         half.write(Bytes::from_static(b"0123456789"));
-        half.take(A, 3);
-        half.take(B, 3);
-        half.take(A, 2);
+        half.take(A, 0, 3);
+        half.take(B, 0, 3);
+        half.take(A, 0, 2);
         half.on_credit(1, 1, 100).unwrap();
         assert!(half.on_carrier_lost(A) && !half.flies_on(A) && half.flies_on(B));
-        let piece = half.take(B, 10).unwrap();
+        let piece = half.take(B, 0, 10).unwrap();
         assert_eq!(
             (piece, bytes(&mut half, piece)),
             (Piece { offset: 1, len: 2, fin: false, again: true }, b"12".to_vec())
         );
-        let piece = half.take(B, 10).unwrap();
+        let piece = half.take(B, 0, 10).unwrap();
         assert_eq!(bytes(&mut half, piece), b"67");
-        let piece = half.take(B, 10).unwrap();
+        let piece = half.take(B, 0, 10).unwrap();
         assert_eq!((bytes(&mut half, piece), piece.again), (b"89".to_vec(), false));
         assert!(!half.is_sendable());
     }
@@ -308,10 +329,31 @@ mod tests {
         let mut half = SendHalf::new(100);
         half.write(Bytes::from_static(b"ab"));
         half.finish();
-        half.take(A, 10);
+        half.take(A, 0, 10);
         half.on_credit(1, 2, 100).unwrap();
         half.on_carrier_lost(A);
-        assert_eq!(half.take(B, 10), Some(Piece { offset: 2, len: 0, fin: true, again: true }));
+        assert_eq!(half.take(B, 0, 10), Some(Piece { offset: 2, len: 0, fin: true, again: true }));
+    }
+
+    #[test]
+    fn repeats_what_a_carrier_was_given_last() {
+        let mut half = SendHalf::new(100);
+        half.write(Bytes::from_static(b"0123456789"));
+        half.take(A, 70, 3);
+        half.take(B, 0, 2);
+        half.take(A, 73, 4);
+        // A has got 77 bytes, of which the last five wait: one of the first three, and the four.
+        assert!(half.repeat(A, 72) && !half.repeat(A, 77));
+        let piece = half.take(B, 2, 10).unwrap();
+        assert_eq!((bytes(&mut half, piece), piece.again), (b"2".to_vec(), true));
+        let piece = half.take(B, 3, 10).unwrap();
+        assert_eq!((bytes(&mut half, piece), piece.again), (b"5678".to_vec(), true));
+        // The loss of A repeats only what it alone has.
+        assert!(half.on_carrier_lost(A));
+        let piece = half.take(B, 7, 10).unwrap();
+        assert_eq!(bytes(&mut half, piece), b"01");
+        let piece = half.take(B, 9, 10).unwrap();
+        assert_eq!((bytes(&mut half, piece), piece.again), (b"9".to_vec(), false));
     }
 
     #[test]

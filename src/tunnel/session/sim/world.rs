@@ -401,6 +401,11 @@ impl World {
                     self.progress = true;
                 }
             }
+            Event::Look(id) => {
+                if self.random.below(2) == 0 {
+                    self.sides[side].session.rest(id, self.random.below(100_000));
+                }
+            }
             Event::Close(id, why) => {
                 if let CarrierEnd::RefusedByUs { reason, .. } | CarrierEnd::RefusedByPeer { reason, .. } = &why {
                     let expected =

@@ -115,8 +115,12 @@ impl World {
                 wire.flying[1 - side].push_back((after.max(self.now + wire.delay + jitter), out.into()));
             }
             if wire.asleep[side] && wire.load[1 - side] >= SOCKET {
-                self.sides[side].session.stalled(wire.ids[side]);
+                self.sides[side].session.stalled(self.now, wire.ids[side]);
                 wire.asleep[side] = false;
+            }
+            if self.random.below(200) == 0 {
+                // Whether it is so or not: what is said to be stuck arrives twice, or once.
+                self.sides[side].session.rest(wire.ids[side], self.random.below(100_000));
             }
         }
     }
