@@ -154,14 +154,16 @@ pub fn opens(entry: SocketAddr, seconds: u64) -> f64 {
     rate
 }
 
-/// Round trips of one byte, sorted, in microseconds.
-pub fn ping_pong(entry: SocketAddr, count: usize) -> Vec<f64> {
+/// Round trips of one byte over a connection that is there, sorted, in microseconds, while `more` says so of their number.
+pub fn ping_pong(entry: SocketAddr, more: impl Fn(usize) -> bool) -> Vec<f64> {
     let mut socket = TcpStream::connect(entry).unwrap();
     socket.set_nodelay(true).unwrap();
-    socket.write_all(&[ECHO]).unwrap();
+    // Opening is another figure.
     let mut byte = [1];
-    let mut took = Vec::with_capacity(count);
-    for _ in 0..count {
+    socket.write_all(&[ECHO, 1]).unwrap();
+    socket.read_exact(&mut byte).unwrap();
+    let mut took = Vec::new();
+    while more(took.len()) {
         let since = Instant::now();
         socket.write_all(&byte).unwrap();
         socket.read_exact(&mut byte).unwrap();
@@ -169,4 +171,9 @@ pub fn ping_pong(entry: SocketAddr, count: usize) -> Vec<f64> {
     }
     took.sort_by(f64::total_cmp);
     took
+}
+
+/// The smallest of sorted values that `percent` of them do not exceed.
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }

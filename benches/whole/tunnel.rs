@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::load::{Sink, bulk, opens, ping_pong, wait_for};
+use crate::load::{Sink, bulk, opens, percentile, ping_pong, wait_for};
 use crate::pair::{self, Pair};
 use crate::process::{Running, cpu_seconds, family};
 use crate::{Effort, Figure, opens, openssh};
@@ -88,9 +88,9 @@ pub fn run(effort: Effort) -> Vec<Figure> {
     let (mut middles, mut tails) = (vec![Vec::new(); paths.len()], vec![Vec::new(); paths.len()]);
     for _ in 0..effort.runs {
         for (at, path) in paths.iter().enumerate() {
-            let took = ping_pong(path.entry, 5_000);
+            let took = ping_pong(path.entry, |done| done < 5_000);
             middles[at].push(took[took.len() / 2]);
-            tails[at].push(took[took.len() * 99 / 100]);
+            tails[at].push(percentile(&took, 99));
         }
     }
     for (name, samples) in [("p50", &middles), ("p99", &tails)] {

@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +21,8 @@ use crate::{Effort, Figure, openssh};
 const SINK: u16 = 24_000;
 /// What is left out of a rate.
 const RAMP: Duration = Duration::from_secs(5);
-/// Round trips of one byte beside the bulk.
-const PINGS: usize = 100;
+/// Shortest measurement: some hundred round trips of a byte.
+const SHORTEST: u64 = 20;
 /// A run in which the emulator was so late once, in ms, measures the machine and not the link.
 const LATE: f64 = 50.0;
 /// Runs tried for each that counts, at most.
@@ -75,28 +77,24 @@ pub fn run(effort: Effort) -> Vec<Figure> {
 fn run_once(emulator: &Path, label: &str, options: &[&str], congestion: &str, effort: Effort) -> Option<Inside> {
     let mut command = Command::new(emulator);
     command.args(["run", "--a", "lsa", "--b", "lsb", "--rate", "1gbit", "--tcp-buf", "keep", "--cc", "cubic"]);
-    command.args(options).arg("--").arg(std::env::current_exe().unwrap()).args(["wan-inside", congestion]);
-    command.arg(effort.seconds.max(10).to_string()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    command
+        .args(options)
+        .arg("--stats")
+        .arg(counters.path())
+        .arg("--")
+        .arg(std::env::current_exe().unwrap())
+        .args(["wan-inside", congestion]);
+    command.arg(effort.seconds.max(SHORTEST).to_string()).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.contains("\"ping_p99\"")).expect("a result from inside the link");
     let inside: Inside = serde_json::from_str(line).unwrap();
-    let late = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let late = late.filter_map(|counters| late_of(&counters)).fold(0.0, f64::max);
+    let counters = std::fs::read(counters.path()).unwrap();
+    let counters: serde_json::Value = serde_json::from_slice(&counters).expect("the emulator's counters");
+    let late = counters["late_max_ms"].as_f64().expect("how late the emulator was");
     eprintln!("wan, {label}: {inside:?}, emulator late by {late} ms at most");
     (late <= LATE).then_some(inside)
-}
-
-/// The largest `late_max_ms` anywhere in the emulator's counters.
-fn late_of(counters: &serde_json::Value) -> Option<f64> {
-    match counters {
-        serde_json::Value::Object(fields) => fields
-            .iter()
-            .filter_map(|(name, value)| if name == "late_max_ms" { value.as_f64() } else { late_of(value) })
-            .reduce(f64::max),
-        serde_json::Value::Array(items) => items.iter().filter_map(late_of).reduce(f64::max),
-        _ => None,
-    }
 }
 
 /// Runs between the two namespaces: starts everything, measures, prints one line.
@@ -181,12 +179,17 @@ pub fn load(args: &[String]) {
     let entry: SocketAddr = args[0].parse().expect("an address");
     let seconds: u64 = args[1].parse().expect("seconds");
     load::wait_for(entry);
-    let pings = std::thread::spawn(move || {
-        std::thread::sleep(RAMP);
-        load::ping_pong(entry, PINGS)
+    let over = Arc::new(AtomicBool::new(false));
+    let pings = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            std::thread::sleep(RAMP);
+            load::ping_pong(entry, |_| !over.load(Ordering::Relaxed))
+        }
     });
     let rate = load::drain(entry, RAMP, Duration::from_secs(seconds));
+    over.store(true, Ordering::Relaxed);
     let took = pings.join().unwrap();
-    let at = |percent: usize| took[took.len() * percent / 100] / 1e3;
+    let at = |percent| load::percentile(&took, percent) / 1e3;
     println!("{}", serde_json::to_string(&(rate * 8.0 / 1e6, at(50), at(99))).unwrap());
 }
