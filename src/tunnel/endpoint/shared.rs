@@ -31,6 +31,9 @@ const LONG_WAY: Duration = Duration::from_millis(10);
 /// Segments of a congestion window with which TCP sends next to nothing: BBR's while it measures the way, and those after a timeout.
 const RESTING: u64 = 4;
 
+/// How much wider the window of another carrier must be then.
+const WIDER: u64 = 8;
+
 /// The time as the session is told it; follows tokio's clock, so that tests can pause it.
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -187,12 +190,20 @@ impl Shared {
         }
     }
 
-    /// Asks the kernel why sockets take nothing.
+    /// Asks the kernel why sockets take nothing. Where all carriers have small windows it is the way, and not one of them.
     fn look(self: &Arc<Self>, carriers: &[(CarrierId, (SocketAddr, SocketAddr))]) {
         let ends: Vec<_> = carriers.iter().map(|(_, ends)| *ends).collect();
+        let mut widest = None;
         for ((id, _), path) in carriers.iter().zip(tcp_info::ask(&ends)) {
-            if let Some(path) = path.filter(|path| path.unsent > 0 && path.congestion_window <= RESTING * path.segment)
-            {
+            let Some(path) = path.filter(|path| path.unsent > 0 && path.congestion_window <= RESTING * path.segment)
+            else {
+                continue;
+            };
+            let widest = *widest.get_or_insert_with(|| {
+                let paths = self.paths().into_values().flatten();
+                paths.map(|path| path.congestion_window).max().unwrap_or(0)
+            });
+            if widest >= WIDER * path.congestion_window {
                 self.with(|state, _| state.session.rest(*id, path.unsent + PULL as u64));
             }
         }
