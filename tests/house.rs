@@ -128,3 +128,19 @@ fn files_have_one_subject() {
     assert!(long.is_empty(), "over {HARD_STOP} lines: {long:?}");
     assert!(at(50) <= 250 && at(90) <= 550, "median {} (250 at most), p90 {} (550 at most)", at(50), at(90));
 }
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/compare.md")).expect("docs/compare.md can be read");
+    let named: Vec<_> = text.split('`').filter_map(|span| span.split_once(".rs: ")).collect();
+    assert!(named.len() > 20, "{} tests are named: has the form changed?", named.len());
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(file, test)| {
+            let source = fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+            !source.contains(&format!("fn {test}("))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -171,6 +171,7 @@ impl World {
             12 => self.inject(at, side, input),
             13 => self.damage(at, side, input.byte(), input.byte() as u8),
             14 if at == 0 => self.sides[side].drain(),
+            14 => self.stuck(at / 2, side, (at % 2 == 1).then(|| input.byte() as u64 * 97)),
             // Everything that is on its way arrives.
             _ => self.exchange(),
         }
@@ -207,6 +208,16 @@ impl World {
         batch.for_each_record(each).expect("nothing fails");
         if !out.is_empty() && wire.open[1 - side] {
             wire.flying[1 - side].push_back(out.into());
+        }
+    }
+
+    /// A socket takes nothing, or so many bytes before it are said to be stuck.
+    fn stuck(&mut self, at: usize, side: usize, bytes: Option<u64>) {
+        let Some(at) = self.wire(at) else { return };
+        let id = self.wires[at].ids[side];
+        match bytes {
+            None => self.sides[side].stalled(self.now, id),
+            Some(bytes) => self.sides[side].rest(id, bytes),
         }
     }
 
