@@ -58,16 +58,21 @@ fn numbers(range: std::ops::Range<i64>) -> Vec<String> {
     range.map(|n| n.to_string()).collect()
 }
 
-/// Runs a flow until its status is as wanted, then drains it. Fails after five minutes of virtual time.
+/// Waits until something is so. After five minutes of virtual time it fails with what is `seen` then.
+async fn until<T: std::fmt::Debug>(mut so: impl FnMut() -> bool, seen: impl Fn() -> T) {
+    let mut ticks = 0;
+    while !so() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        ticks += 1;
+        assert!(ticks < 15_000, "not within five minutes: {:#?}", seen());
+    }
+}
+
+/// Runs a flow until its status is as wanted, then drains it.
 pub(super) async fn run_until(flow: Flow, mut done: impl FnMut(&FlowStatus) -> bool) -> FlowStatus {
     let (handle, drain) = (flow.handle(), Drain::new());
     drain.spawn(flow.run(drain.clone()));
-    let mut ticks = 0;
-    while !done(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        ticks += 1;
-        assert!(ticks < 15_000, "not within five minutes: {:#?}", handle.status());
-    }
+    until(|| done(&handle.status()), || handle.status()).await;
     assert!(drain.drain(Duration::from_secs(60)).await, "stopped in time");
     handle.status()
 }

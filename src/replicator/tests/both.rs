@@ -10,21 +10,17 @@ fn plain(name: &str, source: &Arc<Fake>, target: &Arc<Fake>) -> Flow {
 }
 
 /// Runs both until `done`, and then for as long again as a circle would need.
-async fn run_both(orange: &Arc<Fake>, grape: &Arc<Fake>, mut done: impl FnMut() -> bool) -> [FlowStatus; 2] {
+async fn run_both(orange: &Arc<Fake>, grape: &Arc<Fake>, done: impl FnMut() -> bool) -> [FlowStatus; 2] {
     let flows = [plain("to-grape", orange, grape), plain("to-orange", grape, orange)];
     let handles = [flows[0].handle(), flows[1].handle()];
     let drain = Drain::new();
     for flow in flows {
         drain.spawn(flow.run(drain.clone()));
     }
-    let mut ticks = 0;
-    while !done() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        ticks += 1;
-        assert!(ticks < 15_000, "not within five minutes: {:#?}", [handles[0].status(), handles[1].status()]);
-    }
+    let seen = || [handles[0].status(), handles[1].status()];
+    until(done, seen).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let seen = [handles[0].status(), handles[1].status()];
+    let seen = seen();
     assert!(drain.drain(Duration::from_secs(60)).await, "stopped in time");
     seen
 }

@@ -72,22 +72,16 @@ async fn a_config_goes_back_although_the_leader_of_the_state_moved_while_it_was_
     let running = flow(&source, &target);
     let (handle, drain) = (running.handle(), Drain::new());
     drain.spawn(running.run(drain.clone()));
-    while handle.status().topics.is_empty() || !caught_up(0)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| !handle.status().topics.is_empty() && caught_up(0)(&handle.status()), || handle.status()).await;
     let has = |name| config_of(&target, "t1.copy", name);
     for (value, node, errors) in [("7", 2, 0), ("8", 3, 0), ("9", 1, 1), ("10", 2, 2), ("11", 3, 5)] {
         target.lead(ledger::TOPIC, 0, node);
         target.state().next_own_errors = vec![KafkaError::NOT_LEADER_OR_FOLLOWER; errors];
         set(&source, "t1", "retention.ms", Some(value));
-        while has("retention.ms").as_deref() != Some(value) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(|| has("retention.ms").as_deref() == Some(value), || handle.status()).await;
         assert!(target.state().next_own_errors.is_empty());
         set(&source, "t1", "retention.ms", None);
-        while has("retention.ms").is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(|| has("retention.ms").is_none(), || handle.status()).await;
     }
     assert_eq!(has("flush.ms").as_deref(), Some("9"));
     drain.drain(Duration::from_secs(60)).await;
@@ -103,9 +97,7 @@ async fn a_paused_topic_stands_still_over_restarts_while_the_others_go_on() {
     let running = flow(&source, &target);
     let (handle, drain) = (running.handle(), Drain::new());
     drain.spawn(running.run(drain.clone()));
-    while !caught_up(200)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| caught_up(200)(&handle.status()), || handle.status()).await;
     let unknown = handle.pause(Some("t3"), true).await.expect_err("no such topic").to_string();
     assert_eq!(unknown, "flow f copies no topic `t3`");
     handle.pause(Some("t1"), true).await.expect("paused");
@@ -113,9 +105,7 @@ async fn a_paused_topic_stands_still_over_restarts_while_the_others_go_on() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     source.fill("t1", 0, 100..200, 10, Codec::None);
     source.fill("t2", 0, 100..200, 10, Codec::None);
-    while handle.status().records < 300 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| handle.status().records >= 300, || handle.status()).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(target.values("t1.copy", 0), numbers(0..100));
     assert_eq!(target.values("t2.copy", 0), numbers(0..200));
@@ -132,9 +122,7 @@ async fn a_paused_topic_stands_still_over_restarts_while_the_others_go_on() {
     assert_eq!(target.values("t1.copy", 0), numbers(0..100));
     assert_eq!(handle.paused(), (false, vec!["t1".to_owned()]));
     handle.pause(Some("t1"), false).await.expect("resumed");
-    while !caught_up(100)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| caught_up(100)(&handle.status()), || handle.status()).await;
     assert_eq!(target.values("t1.copy", 0), numbers(0..200));
 
     handle.pause(None, true).await.expect("paused");
@@ -157,9 +145,7 @@ async fn each_partition_has_its_state_and_one_that_stands_still_is_named() {
     let running = flow(&source, &target);
     let (handle, drain) = (running.handle(), Drain::new());
     drain.spawn(running.run(drain.clone()));
-    while !caught_up(10)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| caught_up(10)(&handle.status()), || handle.status()).await;
     let topic = |handle: &FlowHandle| handle.status().topics[0].clone();
     assert_eq!((topic(&handle).states.running, topic(&handle).standing.len()), (2, 0));
     // Broker 1 of the target takes requests and does not answer.
@@ -199,9 +185,7 @@ async fn a_gap_stops_where_it_is_told_to_until_the_operator_resumes() {
     );
     assert_eq!((status.records, status.events.len()), (0, 0));
     handle.pause(Some("t1"), false).await.expect("resumed");
-    while !caught_up(50)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| caught_up(50)(&handle.status()), || handle.status()).await;
     let events: Vec<_> = handle.status().events.iter().map(|event| event.what).collect();
     assert_eq!(events, [Happened::Source(Event::Gap { from: 100, to: 150 })]);
     let expected: Vec<_> = numbers(0..100).into_iter().chain(numbers(150..200)).collect();
@@ -298,9 +282,7 @@ async fn verify_finds_the_first_difference_and_nothing_where_there_is_none() {
     let running = flow(&source, &target);
     let (handle, drain) = (running.handle(), Drain::new());
     drain.spawn(running.run(drain.clone()));
-    while !caught_up(1_000)(&handle.status()) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| caught_up(1_000)(&handle.status()), || handle.status()).await;
     assert_eq!(handle.partitions(Some("t1")).expect("partitions"), [("t1".to_owned(), 0)]);
     assert!(handle.partitions(Some("t2")).is_err());
     let budget = Duration::from_secs(5);
