@@ -43,7 +43,8 @@ pub(super) struct SendHalf {
 struct Flight {
     start: u64,
     end: u64,
-    carrier: CarrierId,
+    /// `None` for several: the loss of any of them is the loss of all of it.
+    carrier: Option<CarrierId>,
     /// Bytes of all streams that the carrier had been given with its last one.
     given: u64,
 }
@@ -174,7 +175,7 @@ impl SendHalf {
             self.next = end;
             self.burst += end - start;
         }
-        self.fly(Flight { start, end, carrier, given: given + (end - start) });
+        self.fly(Flight { start, end, carrier: Some(carrier), given: given + (end - start) });
         let bytes_end = end.min(self.kept.end());
         Some(Piece {
             offset: start,
@@ -199,7 +200,8 @@ impl SendHalf {
                 // Too many pieces to tell apart: this one goes with its neighbour, the loss of either repeats both.
                 last.start = last.start.min(flight.start);
                 last.end = last.end.max(flight.end);
-                (last.carrier, last.given) = (flight.carrier, flight.given);
+                last.carrier = last.carrier.filter(|_| last.carrier == flight.carrier);
+                last.given = flight.given;
             }
             _ => self.flights.push_back(flight),
         }
@@ -230,7 +232,7 @@ impl SendHalf {
         let mut any = false;
         let lost = &mut self.lost;
         self.flights.retain(|flight| {
-            let hit = flight.carrier == carrier;
+            let hit = flight.carrier.is_none_or(|one| one == carrier);
             if hit {
                 lost.insert(flight.start, flight.end);
                 any = true;
@@ -246,7 +248,7 @@ impl SendHalf {
         let mut any = false;
         let lost = &mut self.lost;
         self.flights.retain_mut(|flight| {
-            if flight.carrier == carrier && flight.given > after {
+            if flight.carrier == Some(carrier) && flight.given > after {
                 let from = flight.start.max(flight.end.saturating_sub(flight.given - after));
                 lost.insert(from, flight.end);
                 flight.end = from;
@@ -260,7 +262,7 @@ impl SendHalf {
     /// Whether something unacknowledged went to `carrier`.
     #[cfg(test)]
     pub(super) fn flies_on(&self, carrier: CarrierId) -> bool {
-        self.flights.iter().any(|flight| flight.carrier == carrier)
+        self.flights.iter().any(|flight| flight.carrier.is_none_or(|one| one == carrier))
     }
 
     /// Drops everything; the stream was cut.
@@ -333,6 +335,25 @@ mod tests {
         half.on_credit(1, 2, 100).unwrap();
         half.on_carrier_lost(A);
         assert_eq!(half.take(B, 0, 10), Some(Piece { offset: 2, len: 0, fin: true, again: true }));
+    }
+
+    #[test]
+    fn loses_nothing_of_more_pieces_than_are_told_apart() {
+        let pieces = MAX_FLIGHTS as u64 * 2;
+        for lost in [A, B] {
+            let mut half = SendHalf::new(pieces);
+            half.write(vec![7; MAX_FLIGHTS * 2].into());
+            for at in 0..pieces {
+                half.take(if at % 2 == 0 { A } else { B }, 0, 1);
+            }
+            assert!(half.on_carrier_lost(lost) && !half.flies_on(lost) && half.flights.len() <= MAX_FLIGHTS);
+            let mut again = std::collections::BTreeSet::new();
+            while let Some(piece) = half.take(CarrierId(3), 0, 1000) {
+                again.extend(piece.offset..piece.offset + piece.len as u64);
+            }
+            let had = (0..pieces).filter(|at| (at % 2 == 0) == (lost == A));
+            assert!(had.clone().all(|at| again.contains(&at)), "{} of {pieces} again", again.len());
+        }
     }
 
     #[test]
