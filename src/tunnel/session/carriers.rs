@@ -406,7 +406,8 @@ impl Session {
             if let Some(carrier) =
                 self.carriers.get_mut(&id).filter(|carrier| carrier.look_at.is_some_and(|at| at <= now))
             {
-                carrier.look_at = Some(now + LOOK_AFTER);
+                // As long again as it has taken nothing: a way that is slow by itself is not asked for ever.
+                carrier.look_at = Some(now + now.saturating_duration_since(carrier.last_pull).max(LOOK_AFTER));
                 self.events.push_back(Event::Look(id));
             }
             while let Some(due) = self.carriers.get_mut(&id).and_then(|carrier| carrier.live.poll(now)) {

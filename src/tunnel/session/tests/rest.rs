@@ -118,9 +118,14 @@ fn a_socket_that_takes_nothing_for_a_while_on_a_long_way_is_looked_at_and_one_th
     assert_eq!(events(&mut pair.dialler), [Event::Look(carrier)]);
     pair.dialler.handle_timeout(pair.now + after * 2);
     assert_eq!(events(&mut pair.dialler), [Event::Look(carrier)]);
+    // Each time as long again as it has lasted.
+    pair.dialler.handle_timeout(pair.now + after * 3);
+    assert_eq!(events(&mut pair.dialler), []);
+    pair.dialler.handle_timeout(pair.now + after * 4);
+    assert_eq!(events(&mut pair.dialler), [Event::Look(carrier)]);
 
     // It takes again, all of it: there is nothing to look at.
-    pull(&mut pair.dialler, pair.now + after * 2, carrier);
-    pair.dialler.handle_timeout(pair.now + after * 4);
+    pull(&mut pair.dialler, pair.now + after * 4, carrier);
+    pair.dialler.handle_timeout(pair.now + after * 8);
     assert_eq!(events(&mut pair.dialler), []);
 }
