@@ -9,6 +9,8 @@ use super::{api, header};
 pub const HANDSHAKE_VERSION: i16 = 1;
 /// Highest SaslAuthenticate spoken: the first with compact types; all since 1 carry the session's lifetime.
 pub const AUTHENTICATE_VERSION: i16 = 2;
+/// Most names of mechanisms that are kept of an answer; Kafka has seven.
+pub const MOST_MECHANISMS: usize = 32;
 
 /// What a broker offers of the two APIs, lowest and highest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub fn handshake_request(correlation_id: i32, client_id: &str, mechanism: &str) 
 pub struct Handshake<'a> {
     /// Zero, or why the mechanism is not taken.
     pub error_code: i16,
-    /// Mechanisms that the broker takes.
+    /// Mechanisms that the broker takes, [`MOST_MECHANISMS`] at most.
     pub mechanisms: Vec<&'a [u8]>,
 }
 
@@ -82,7 +84,13 @@ pub fn read_handshake(body: &[u8]) -> Result<Handshake<'_>, Malformed> {
     let mut cursor = Cursor::new(body);
     let error_code = cursor.i16("error code")?;
     let count = cursor.count(false, "mechanisms")?.unwrap_or(0);
-    let mechanisms = (0..count).map(|_| cursor.some_text(false, "mechanism")).collect::<Result<_, _>>()?;
+    let mut mechanisms = Vec::new();
+    for _ in 0..count {
+        let mechanism = cursor.some_text(false, "mechanism")?;
+        if mechanisms.len() < MOST_MECHANISMS {
+            mechanisms.push(mechanism);
+        }
+    }
     Ok(Handshake { error_code, mechanisms })
 }
 
@@ -271,6 +279,11 @@ mod tests {
     fn hostile_counts_are_errors() {
         assert!(read_versions(b"\0\0\x7f\xff\xff\xff").is_err());
         assert!(read_handshake(b"\0\0\x7f\xff\xff\xff").is_err());
+        // Two bytes each on the wire, sixteen in memory: more than any broker has are read and not kept.
+        let many = [&b"\0\0\0\0\x10\0"[..], &[0; 2 * 0x1000]].concat();
+        let kept = read_handshake(&many).map(|read| (read.mechanisms.len(), read.mechanisms.capacity()));
+        assert_eq!(kept, Ok((MOST_MECHANISMS, MOST_MECHANISMS)));
+        assert!(read_handshake(&many[..many.len() - 1]).is_err());
         assert!(read_authenticate(b"\0\0\0\0\0\xff\xff\xff\xff\x0f", 2).is_err());
     }
 }
