@@ -1,6 +1,7 @@
 //! Relays two streams into each other, end for end: FIN as FIN, a cut as a cut, half-open as long as either side is.
 
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,6 +12,8 @@ use super::Stream;
 /// Most bytes of one direction in one turn; then other tasks have theirs. With eight turns between reading and sealing, or between
 /// opening and writing, the bytes are still in the processor's cache.
 const TURN: usize = 128 * 1024;
+/// Most pieces that are written in one call: a turn in records of 16 KiB, and as many short ones between them.
+const PIECES: usize = 24;
 
 /// What a relay carried, and how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,9 +153,15 @@ impl Direction {
                             })
                         }
                         None => {
-                            // What it gave a moment ago, once more.
-                            let data = ready!(reader.as_mut().poll_fill_buf(cx).map_err(|_| Cut::Reader)?);
-                            let written = writer.as_mut().poll_write(cx, &data[..turn]);
+                            let mut slices = [IoSlice::new(&[]); PIECES];
+                            let pieces = if writer.is_write_vectored() { reader.gather(left, &mut slices) } else { 0 };
+                            let written = if pieces > 1 {
+                                writer.as_mut().poll_write_vectored(cx, &slices[..pieces])
+                            } else {
+                                // What it gave a moment ago, once more.
+                                let data = ready!(reader.as_mut().poll_fill_buf(cx).map_err(|_| Cut::Reader)?);
+                                writer.as_mut().poll_write(cx, &data[..turn])
+                            };
                             written.map_ok(|written| {
                                 reader.as_mut().consume(written);
                                 written

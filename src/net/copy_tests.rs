@@ -1,14 +1,19 @@
 //! The FIN and RST matrix over real loopback sockets: what the far applications see with the relay between them is what they
 //! would see without.
 
-use std::io::ErrorKind;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{End, Relayed, relay};
+use crate::net::Stream;
 use crate::net::tcp::TcpConn;
 
 /// An application's socket and the relay's end of it.
@@ -196,4 +201,106 @@ async fn both_directions_full_at_once_do_not_stop_each_other() {
     }
     let len = 8 << 20;
     assert_eq!(task.await.unwrap(), Relayed { a_to_b: len, b_to_a: len, end: End::Clean });
+}
+
+/// Gives its pieces one by one, or together to who asks; takes at most `takes` bytes a call.
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    takes: usize,
+    calls: Vec<usize>,
+    taken: Vec<u8>,
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        unreachable!("a relay fills")
+    }
+}
+
+impl AsyncBufRead for Pieces {
+    fn poll_fill_buf(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Poll::Ready(Ok(self.get_mut().pieces.front().map_or(&[], |piece| piece)))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, mut amt: usize) {
+        while amt > 0 {
+            let front = self.pieces.front_mut().expect("no more than there was");
+            let done = amt.min(front.len());
+            front.advance(done);
+            amt -= done;
+            if front.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(self.takes).collect();
+        self.calls.push(bufs.len());
+        self.taken.extend_from_slice(&all);
+        Poll::Ready(Ok(all.len()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Pieces {
+    fn reset(&mut self) {}
+
+    fn gather<'a>(&'a self, most: usize, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut left = most;
+        let mut count = 0;
+        for (piece, slice) in self.pieces.iter().zip(slices) {
+            let len = piece.len().min(left);
+            if len == 0 {
+                break;
+            }
+            *slice = IoSlice::new(&piece[..len]);
+            left -= len;
+            count += 1;
+        }
+        count
+    }
+}
+
+#[tokio::test]
+async fn pieces_that_lie_there_are_written_in_one_call_as_far_as_they_are_taken() {
+    let all = pattern(300_000);
+    let cut = |len: usize| all.chunks(len).map(Bytes::copy_from_slice).collect::<VecDeque<_>>();
+    let quiet = |takes| Pieces { pieces: VecDeque::new(), takes, calls: Vec::new(), taken: Vec::new() };
+    for (piece, takes, calls) in [
+        // A turn of 128 KiB in records, the eighth cut by its end; then what is left of it and the next ones.
+        (16_363, usize::MAX, vec![9, 9, 3]),
+        (300_000, usize::MAX, vec![1, 1, 1]),
+        // Not more than 24 at once.
+        (4_000, usize::MAX, vec![24, 9, 24, 10, 10]),
+        (100_000, 100_001, vec![2, 1, 2, 1, 1]),
+    ] {
+        let mut from = Pieces { pieces: cut(piece), ..quiet(0) };
+        let mut to = quiet(takes);
+        let relayed = relay(&mut from, &mut to).await;
+        assert_eq!(relayed, Relayed { a_to_b: 300_000, b_to_a: 0, end: End::Clean });
+        assert!(to.taken == all);
+        assert_eq!(to.calls, calls, "pieces of {piece}, {takes} taken at once");
+    }
 }

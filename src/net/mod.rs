@@ -69,6 +69,14 @@ pub trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
+    /// Puts what was received and is not consumed into `slices`, piece by piece and at most `most` bytes, for a writer that takes
+    /// several pieces in one call: what the last `poll_fill_buf` gave, and what lies behind it. Returns how many slices that are;
+    /// the default none, for a stream whose bytes lie in one piece.
+    fn gather<'a>(&'a self, most: usize, slices: &mut [io::IoSlice<'a>]) -> usize {
+        let _ = (most, slices);
+        0
+    }
+
     /// Takes a prefix of `data` without copying where the stream can keep the buffer itself.
     ///
     /// Returns the number of bytes taken, advancing `data` by it; zero only when `data` is empty.
@@ -101,6 +109,10 @@ impl Stream for BoxStream {
 
     fn filled(&mut self) -> Option<&mut Bytes> {
         (**self).filled()
+    }
+
+    fn gather<'a>(&'a self, most: usize, slices: &mut [io::IoSlice<'a>]) -> usize {
+        (**self).gather(most, slices)
     }
 
     fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {

@@ -1,10 +1,11 @@
 //! One stream of the tunnel as a [`Stream`]: reads give the received buffers, writes are taken by the buffer.
 
-use std::io;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::{io, iter};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +18,9 @@ use crate::net::Stream;
 const SMALL: usize = 4096;
 /// Longest piece copied at once.
 const PIECE: usize = 64 * 1024;
+/// What is taken from the session at once, in bytes and pieces: what a relay writes in one call.
+const TAKEN: usize = 128 * 1024;
+const PIECES: usize = 24;
 
 /// A stream through the tunnel. It lives as long as the session, whatever becomes of carriers.
 ///
@@ -26,6 +30,8 @@ pub struct TunnelStream {
     id: StreamId,
     /// Received, not consumed.
     front: Bytes,
+    /// Received behind it; empty when `front` is.
+    behind: VecDeque<Bytes>,
     /// Who waits for more, and whether there is any.
     reader: Option<Waker>,
     readable: Arc<AtomicBool>,
@@ -45,6 +51,7 @@ impl TunnelStream {
             shared,
             id,
             front: Bytes::new(),
+            behind: VecDeque::new(),
             reader: None,
             readable: Arc::default(),
             ended: false,
@@ -105,16 +112,28 @@ impl AsyncBufRead for TunnelStream {
             if waits && !this.readable.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
-            let (id, reader, readable) = (this.id, &mut this.reader, &this.readable);
+            let (id, reader, readable, behind) = (this.id, &mut this.reader, &this.readable, &mut this.behind);
             let read = this.shared.with(|state, now| match state.session.read(now, id) {
                 Ok(Read::Blocked) => {
                     let waker = reader.insert(cx.waker().clone()).clone();
                     readable.store(false, Ordering::Relaxed);
                     state.waiting(id).read = Some(Reader { waker, readable: Arc::clone(readable) });
+                    // A stream that waits holds no memory for what it had.
+                    *behind = VecDeque::new();
                     Poll::Pending
                 }
                 Ok(read) => {
                     *reader = None;
+                    if let Read::Data(first) = &read {
+                        let mut taken = first.len();
+                        while taken < TAKEN
+                            && behind.len() + 1 < PIECES
+                            && let Some(piece) = state.session.read_more(id)
+                        {
+                            taken += piece.len();
+                            behind.push_back(piece);
+                        }
+                    }
                     Poll::Ready(Ok(read))
                 }
                 Err(end) => {
@@ -130,11 +149,12 @@ impl AsyncBufRead for TunnelStream {
         Poll::Ready(Ok(&this.front))
     }
 
-    fn consume(mut self: Pin<&mut Self>, amt: usize) {
-        self.front.advance(amt);
-        if self.front.is_empty() {
-            self.front = Bytes::new();
+    fn consume(mut self: Pin<&mut Self>, mut amt: usize) {
+        while amt >= self.front.len() && !self.front.is_empty() {
+            amt -= self.front.len();
+            self.front = self.behind.pop_front().unwrap_or_default();
         }
+        self.front.advance(amt);
     }
 }
 
@@ -186,6 +206,7 @@ impl Stream for TunnelStream {
     fn reset(&mut self) {
         self.reset = true;
         self.front = Bytes::new();
+        self.behind = VecDeque::new();
         self.shared.with(|state, _| state.session.reset(self.id));
     }
 
@@ -198,6 +219,20 @@ impl Stream for TunnelStream {
             state.waiting(id).cut = Some(cx.waker().clone());
             Poll::Pending
         })
+    }
+
+    fn gather<'a>(&'a self, most: usize, slices: &mut [io::IoSlice<'a>]) -> usize {
+        let (mut left, mut count) = (most, 0);
+        for (piece, slice) in iter::once(&self.front).chain(&self.behind).zip(slices) {
+            let taken = piece.len().min(left);
+            if taken == 0 {
+                break;
+            }
+            *slice = io::IoSlice::new(&piece[..taken]);
+            left -= taken;
+            count += 1;
+        }
+        count
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {

@@ -379,6 +379,10 @@ impl Stream for Prefixed {
         self.inner.read_at_most(most);
     }
 
+    fn filled(&mut self) -> Option<&mut Bytes> {
+        if self.head.is_empty() { self.inner.filled() } else { None }
+    }
+
     fn poll_write_owned(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write_owned(cx, data)
     }

@@ -17,6 +17,8 @@ use super::tls::{HEADER, MAX_PLAINTEXT};
 use super::{Opened, Plain, Protect, Sealed};
 
 const TAG: usize = 16;
+/// Plaintext of a full record: with its type it is opened in a quarter of a buffer of the pool, not in a byte more.
+const FULL: usize = MAX_PLAINTEXT - TYPE;
 /// Behind the plaintext of a record: its type. Zeros may follow, ours never do.
 const TYPE: usize = 1;
 const ALERT: u8 = 21;
@@ -184,7 +186,7 @@ impl TlsRecords {
 
 impl Protect for TlsRecords {
     fn max_plaintext(&self) -> usize {
-        MAX_PLAINTEXT
+        FULL
     }
 
     fn seal(&mut self, parts: &[&[u8]], out: &mut Sealed) -> Result<(), CarrierError> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -587,4 +587,37 @@ async fn an_endpoint_refuses_impossible_settings() {
     assert_eq!(build("link", Carriers::Fixed(17)).unwrap(), "17 carriers, must be 1 to 16");
     assert_eq!(build(&"l".repeat(64), Carriers::Auto).unwrap(), "link name of 64 bytes, must be 1 to 63");
     assert_eq!(build("link", Carriers::Fixed(16)), None);
+}
+
+#[tokio::test]
+async fn what_lies_behind_the_first_piece_is_gathered_and_consumed_across_pieces() {
+    let (_wire, dialler, mut listener) = two(&config());
+    let (mut near, mut far) = stream(&dialler, &mut listener).await;
+    let sent = pattern(5, 2_000_000);
+    let expected = sent.clone();
+    let writer = tokio::spawn(async move {
+        far.write_all(&sent).await.unwrap();
+        far.shutdown().await.unwrap();
+        far
+    });
+    let (mut at, mut widest) = (0, 0);
+    loop {
+        let first = near.fill_buf().await.unwrap().len();
+        if first == 0 {
+            break;
+        }
+        let mut slices = [io::IoSlice::new(&[]); 5];
+        let most = 1 + (at * 7919) % 100_000;
+        let pieces = near.gather(most, &mut slices);
+        let gathered: Vec<u8> = slices[..pieces].iter().flat_map(|slice| slice.iter().copied()).collect();
+        assert!(gathered.len() >= first.min(most) && gathered.len() <= most);
+        assert!(gathered == expected[at..at + gathered.len()]);
+        widest = widest.max(pieces);
+        let done = 1 + (at * 104_729) % gathered.len();
+        near.consume(done);
+        at += done;
+    }
+    assert_eq!(at, expected.len());
+    assert!(widest > 1, "never two pieces at once");
+    drop(writer.await.unwrap());
 }

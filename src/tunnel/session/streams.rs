@@ -10,6 +10,9 @@ use super::send::SendHalf;
 use super::window::Window;
 use super::{CarrierId, Event, LINGER, Session, StreamId};
 
+/// An application may have this part of a stream's window in its hands before it says that it is done with any of it.
+const LENT_SHARE: u64 = 4;
+
 /// One stream at one side.
 ///
 /// ```text
@@ -338,6 +341,17 @@ impl Session {
             return Ok(Read::Blocked);
         };
         Ok(Read::Data(data))
+    }
+
+    /// The piece behind what [`Self::read`] gave, for an application that is done with several at once. `None` when there is none
+    /// yet, and when the application has so much of the window already that the peer could wait for it: then `read` is next.
+    pub fn read_more(&mut self, id: StreamId) -> Option<Bytes> {
+        let sid = self.present(id).ok()?;
+        let stream = self.streams.get_mut(&sid).filter(|stream| stream.cut().is_none())?;
+        if stream.recv.lent() >= stream.window.target() / LENT_SHARE {
+            return None;
+        }
+        stream.recv.read()
     }
 
     /// Why the stream was cut, for an application that neither reads nor writes now; after `None`, [`Event::Cut`] follows when

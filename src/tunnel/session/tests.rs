@@ -1,6 +1,7 @@
 //! Two sessions joined by hand: what each rule promises, frame by frame.
 
 mod limits;
+mod reading;
 mod rest;
 
 use std::time::{Duration, Instant};
