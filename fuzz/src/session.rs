@@ -136,6 +136,7 @@ impl World {
             streams: STREAMS,
             opens_per_second: 1000,
             buffered_bytes: BUFFERED,
+            pieces: if side == Side::Dialler { 1 } else { 4096 },
             park: Duration::from_secs(5),
         };
         let sides = [config(Side::Dialler, 1), config(Side::Listener, 2)];

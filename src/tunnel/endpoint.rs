@@ -33,7 +33,7 @@ pub use status::{CarrierStatus, TunnelState, TunnelStatus};
 use super::Offer;
 use super::carrier::{self, Acceptor, CarrierError, Established, Trust};
 use super::entry::TunnelDial;
-use super::session::{FIRST_CARRIERS, SLOTS, Session, SessionConfig, Side};
+use super::session::{FIRST_CARRIERS, PIECES, SLOTS, Session, SessionConfig, Side};
 use crate::config::{Carriers, TunnelAuth, TunnelConfig, TunnelRole};
 use crate::lifecycle::Drain;
 use crate::net::{BoxFuture, files};
@@ -163,6 +163,7 @@ impl Endpoint {
             streams: usize::try_from(config.limits.streams).unwrap_or(usize::MAX),
             opens_per_second: config.limits.opens_per_second,
             buffered_bytes: config.limits.buffered_bytes,
+            pieces: PIECES,
             park: config.limits.park,
         };
         let names = Names { link, role, transport };

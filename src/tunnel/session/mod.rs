@@ -73,6 +73,8 @@ use window::Budget;
 pub const SLOTS: u8 = 16;
 /// Carriers to begin with where their number follows the need.
 pub const FIRST_CARRIERS: u8 = 2;
+/// Pieces of one stream in flight that are told apart: 64 MiB in records of TLS.
+pub const PIECES: usize = 4096;
 /// Delay of an acknowledgement that is not due by amount. It mostly goes with the answer before that; a shorter delay would have
 /// every hundredth round trip of a quick exchange wait for a timer that finds nothing to do.
 const ACK_DELAY: Duration = Duration::from_millis(100);
@@ -121,6 +123,9 @@ pub struct SessionConfig {
     pub opens_per_second: u32,
     /// Bytes of all streams held in memory.
     pub buffered_bytes: u64,
+    /// Most pieces of one stream in flight that are told apart, [`PIECES`]; beyond it neighbours are taken for one, which at worst
+    /// repeats bytes.
+    pub pieces: usize,
     /// How long streams live without any carrier.
     pub park: Duration,
 }

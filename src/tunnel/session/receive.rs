@@ -293,7 +293,7 @@ impl Session {
         let refused = matches!(phase, Phase::Refused(_));
         self.expect_unused(now);
         let floor = self.budget.floor();
-        let mut stream = Stream::new(false, phase, max_off, floor);
+        let mut stream = Stream::new(false, phase, (max_off, self.config.pieces), floor);
         stream.released = refused;
         self.budget.promise(0, floor);
         self.streams.insert(sid, Box::new(stream));

@@ -9,9 +9,6 @@ use super::chunks::Chunks;
 use super::error::Violation;
 use super::ranges::RangeSet;
 
-/// Most pieces in flight remembered one by one; beyond it neighbours are taken for one, which at worst repeats bytes.
-const MAX_FLIGHTS: usize = 4096;
-
 /// Bytes of one direction on their way out.
 ///
 /// ```text
@@ -35,6 +32,8 @@ pub(super) struct SendHalf {
     lost: RangeSet,
     /// What was sent where, unacknowledged.
     flights: VecDeque<Flight>,
+    /// Most of them.
+    pieces: usize,
     /// Bytes sent since nothing was left to send: tells small streams from bulk.
     pub(super) burst: u64,
 }
@@ -60,8 +59,8 @@ pub(super) struct Piece {
 }
 
 impl SendHalf {
-    /// Nothing written, `max_off` bytes permitted.
-    pub(super) fn new(max_off: u64) -> Self {
+    /// Nothing written, `max_off` bytes permitted; `pieces` in flight are told apart.
+    pub(super) fn new(max_off: u64, pieces: usize) -> Self {
         Self {
             kept: Chunks::default(),
             acked: 0,
@@ -71,6 +70,7 @@ impl SendHalf {
             written_before: 0,
             lost: RangeSet::default(),
             flights: VecDeque::new(),
+            pieces,
             burst: 0,
         }
     }
@@ -191,7 +191,7 @@ impl SendHalf {
     }
 
     fn fly(&mut self, flight: Flight) {
-        let many = self.flights.len() >= MAX_FLIGHTS;
+        let many = self.flights.len() >= self.pieces;
         match self.flights.back_mut() {
             Some(last) if last.carrier == flight.carrier && last.end == flight.start => {
                 (last.end, last.given) = (flight.end, flight.given);
@@ -279,6 +279,7 @@ impl SendHalf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnel::session::PIECES;
 
     const A: CarrierId = CarrierId(1);
     const B: CarrierId = CarrierId(2);
@@ -291,7 +292,7 @@ mod tests {
 
     #[test]
     fn sends_in_order_with_the_end_on_the_last_bytes() {
-        let mut half = SendHalf::new(10);
+        let mut half = SendHalf::new(10, PIECES);
         assert_eq!(half.room(), 10);
         half.write(Bytes::from_static(b"abcdef"));
         half.finish();
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn sends_again_what_a_lost_carrier_had_and_nothing_else() {
-        let mut half = SendHalf::new(100);
+        let mut half = SendHalf::new(100, PIECES);
         half.write(Bytes::from_static(b"0123456789"));
         half.take(A, 0, 3);
         half.take(B, 0, 3);
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_lost_end_is_sent_again() {
-        let mut half = SendHalf::new(100);
+        let mut half = SendHalf::new(100, PIECES);
         half.write(Bytes::from_static(b"ab"));
         half.finish();
         half.take(A, 0, 10);
@@ -339,14 +340,14 @@ mod tests {
 
     #[test]
     fn loses_nothing_of_more_pieces_than_are_told_apart() {
-        let pieces = MAX_FLIGHTS as u64 * 2;
+        let pieces = PIECES as u64 * 2;
         for lost in [A, B] {
-            let mut half = SendHalf::new(pieces);
-            half.write(vec![7; MAX_FLIGHTS * 2].into());
+            let mut half = SendHalf::new(pieces, PIECES);
+            half.write(vec![7; PIECES * 2].into());
             for at in 0..pieces {
                 half.take(if at % 2 == 0 { A } else { B }, 0, 1);
             }
-            assert!(half.on_carrier_lost(lost) && !half.flies_on(lost) && half.flights.len() <= MAX_FLIGHTS);
+            assert!(half.on_carrier_lost(lost) && !half.flies_on(lost) && half.flights.len() <= PIECES);
             let mut again = std::collections::BTreeSet::new();
             while let Some(piece) = half.take(CarrierId(3), 0, 1000) {
                 again.extend(piece.offset..piece.offset + piece.len as u64);
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn repeats_what_a_carrier_was_given_last() {
-        let mut half = SendHalf::new(100);
+        let mut half = SendHalf::new(100, PIECES);
         half.write(Bytes::from_static(b"0123456789"));
         half.take(A, 70, 3);
         half.take(B, 0, 2);
@@ -379,7 +380,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_of_the_unsent_is_a_violation() {
-        let mut half = SendHalf::new(100);
+        let mut half = SendHalf::new(100, PIECES);
         half.write(Bytes::from_static(b"ab"));
         assert_eq!(half.on_credit(7, 1, 100), Err(Violation::AckedUnsent { sid: 7, acked: 1, sent: 0 }));
     }

@@ -82,12 +82,12 @@ pub enum Read {
 }
 
 impl Stream {
-    /// A stream whose peer may send `window` and permits `peer_permits`.
-    pub(super) fn new(mine: bool, phase: Phase, peer_permits: u64, window: u64) -> Self {
+    /// A stream whose peer may send `window` and permits `peer_permits`; `pieces` in flight are told apart.
+    pub(super) fn new(mine: bool, phase: Phase, (peer_permits, pieces): (u64, usize), window: u64) -> Self {
         Self {
             mine,
             phase,
-            send: SendHalf::new(peer_permits),
+            send: SendHalf::new(peer_permits, pieces),
             recv: RecvHalf::new(window),
             window: Window::new(window),
             told: 0,
@@ -158,7 +158,8 @@ impl Session {
         let sid = incarnation.next_id;
         incarnation.next_id += 2;
         let early = u64::from(incarnation.peer_early);
-        let stream = Stream::new(true, Phase::Opening { host: host.to_owned(), port }, early, first);
+        let stream =
+            Stream::new(true, Phase::Opening { host: host.to_owned(), port }, (early, self.config.pieces), first);
         self.budget.promise(0, first);
         self.streams.insert(sid, Box::new(stream));
         self.counters.opened += 1;

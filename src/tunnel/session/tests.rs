@@ -53,6 +53,7 @@ pub(super) fn config(side: Side) -> SessionConfig {
         streams: 100,
         opens_per_second: 1000,
         buffered_bytes: 64 << 20,
+        pieces: PIECES,
         park: Duration::from_secs(60),
     }
 }
