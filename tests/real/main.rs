@@ -9,6 +9,7 @@ mod bed;
 mod both;
 mod carriers;
 mod chaos;
+mod clients;
 mod config;
 mod copying;
 mod faults;

@@ -54,6 +54,8 @@ def client_config(path):
     for key, value in props.items():
         if key == "ssl.truststore.location":
             conf["ssl.ca.location"] = value
+        elif key == "ssl.keystore.location":  # A PEM file with key and certificate.
+            conf["ssl.key.location"] = conf["ssl.certificate.location"] = value
         elif key in ("bootstrap.servers", "security.protocol", "sasl.mechanism", "client.id"):
             conf[key] = value
         elif key == "ssl.endpoint.identification.algorithm":
