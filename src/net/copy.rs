@@ -9,11 +9,11 @@ use bytes::Buf as _;
 
 use super::Stream;
 
-/// Most bytes of one direction in one turn; then other tasks have theirs. With eight turns between reading and sealing, or between
-/// opening and writing, the bytes are still in the processor's cache.
-const TURN: usize = 128 * 1024;
+/// Most bytes of one direction in one turn, and so of what a stream has ready for it; then other tasks have theirs. With eight turns
+/// between reading and sealing, or between opening and writing, the bytes are still in the processor's cache.
+pub(crate) const TURN: usize = 128 * 1024;
 /// Most pieces that are written in one call: a turn in records of 16 KiB, and as many short ones between them.
-const PIECES: usize = 24;
+pub(crate) const PIECES: usize = 24;
 
 /// What a relay carried, and how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

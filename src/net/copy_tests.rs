@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{End, Relayed, relay};
-use crate::net::Stream;
 use crate::net::tcp::TcpConn;
+use crate::net::{Stream, gather};
 
 /// An application's socket and the relay's end of it.
 async fn pair() -> (TcpStream, TcpConn) {
@@ -268,18 +268,7 @@ impl Stream for Pieces {
     fn reset(&mut self) {}
 
     fn gather<'a>(&'a self, most: usize, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut left = most;
-        let mut count = 0;
-        for (piece, slice) in self.pieces.iter().zip(slices) {
-            let len = piece.len().min(left);
-            if len == 0 {
-                break;
-            }
-            *slice = IoSlice::new(&piece[..len]);
-            left -= len;
-            count += 1;
-        }
-        count
+        gather(&self.pieces, most, slices)
     }
 }
 

@@ -90,6 +90,22 @@ pub trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     }
 }
 
+/// Puts the first `most` bytes of `pieces` into `slices`, piece by piece, and returns how many are filled: what [`Stream::gather`]
+/// does where received bytes lie in several pieces, none of which is empty.
+pub fn gather<'a>(pieces: impl IntoIterator<Item = &'a Bytes>, most: usize, slices: &mut [io::IoSlice<'a>]) -> usize {
+    let (mut left, mut count) = (most, 0);
+    for (piece, slice) in pieces.into_iter().zip(slices) {
+        let taken = piece.len().min(left);
+        if taken == 0 {
+            break;
+        }
+        *slice = io::IoSlice::new(&piece[..taken]);
+        left -= taken;
+        count += 1;
+    }
+    count
+}
+
 impl Stream for BoxStream {
     fn reset(&mut self) {
         (**self).reset();

@@ -12,15 +12,13 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::endpoint::{Reader, Shared};
 use super::session::{OpenRefused, Read, StreamEnd, StreamId};
-use crate::net::Stream;
+use crate::net::copy::{PIECES, TURN};
+use crate::net::{self, Stream};
 
 /// Shorter writes are joined by the session.
 const SMALL: usize = 4096;
 /// Longest piece copied at once.
 const PIECE: usize = 64 * 1024;
-/// What is taken from the session at once, in bytes and pieces: what a relay writes in one call.
-const TAKEN: usize = 128 * 1024;
-const PIECES: usize = 24;
 
 /// A stream through the tunnel. It lives as long as the session, whatever becomes of carriers.
 ///
@@ -126,7 +124,7 @@ impl AsyncBufRead for TunnelStream {
                     *reader = None;
                     if let Read::Data(first) = &read {
                         let mut taken = first.len();
-                        while taken < TAKEN
+                        while taken < TURN
                             && behind.len() + 1 < PIECES
                             && let Some(piece) = state.session.read_more(id)
                         {
@@ -222,17 +220,7 @@ impl Stream for TunnelStream {
     }
 
     fn gather<'a>(&'a self, most: usize, slices: &mut [io::IoSlice<'a>]) -> usize {
-        let (mut left, mut count) = (most, 0);
-        for (piece, slice) in iter::once(&self.front).chain(&self.behind).zip(slices) {
-            let taken = piece.len().min(left);
-            if taken == 0 {
-                break;
-            }
-            *slice = io::IoSlice::new(&piece[..taken]);
-            left -= taken;
-            count += 1;
-        }
-        count
+        net::gather(iter::once(&self.front).chain(&self.behind), most, slices)
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
