@@ -60,7 +60,8 @@ pub struct Bed {
     root: PathBuf,
     cache: PathBuf,
     python: PathBuf,
-    linkspan: PathBuf,
+    /// The program under test: `LINKSPAN_BIN`, or the release build.
+    pub linkspan: PathBuf,
 }
 
 static BED: OnceLock<Bed> = OnceLock::new();

@@ -43,10 +43,8 @@ fn users() {
     let bed = Bed::get();
     let file = bed.dir.join("users");
     let _ = fs::remove_file(&file);
-    let linkspan = std::env::var_os("LINKSPAN_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/linkspan"), PathBuf::from);
     let mut adding = bed
-        .inside(Side::Grape, &linkspan)
+        .inside(Side::Grape, &bed.linkspan)
         .args(["users", "add", "alice", "--file"])
         .arg(&file)
         .stdin(Stdio::piped())
@@ -223,20 +221,7 @@ fn clients_that_only_read_are_refused_all_else_in_kafkas_words() {
     let said = String::from_utf8_lossy(&read.stderr);
     assert!(read.status.success() && said.contains("Processed a total of 12000 messages"), "{said}");
     assert!(took >= Duration::from_secs(9), "12 MB within {took:?} at 1 MiB/s");
-    let groups = bed.tool_ok(
-        Side::Grape,
-        "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        &[
-            "--bootstrap-server",
-            client.bootstrap,
-            "--command-config",
-            java,
-            "--describe",
-            "--group",
-            "readers",
-            "--offsets",
-        ],
-    );
+    let groups = client.offsets("readers");
     assert!(groups.contains(topic) && groups.contains("4000"), "{groups}");
     assert_eq!(bed.records(Side::Grape, &["digest", python, topic]), digest_before);
 

@@ -107,11 +107,7 @@ fn a_million_records_over_noise() {
 #[test]
 fn a_million_records_over_tls() {
     let bed = Bed::get();
-    let linkspan = std::env::var_os("LINKSPAN_BIN").map_or_else(
-        || format!("{}/target/release/linkspan", env!("CARGO_MANIFEST_DIR")).into(),
-        std::path::PathBuf::from,
-    );
-    let made = Command::new(linkspan)
+    let made = Command::new(&bed.linkspan)
         .args(["certs", "--force", "--dir"])
         .arg(bed.dir.join("certs"))
         .output()

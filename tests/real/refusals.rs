@@ -182,13 +182,8 @@ fn a_port_in_use_stops_the_start_with_its_name() {
     let link = Link::default();
     let orange = Endpoint::start(Side::Orange, "link", &link.orange());
     orange.wait("running", Duration::from_secs(10), |_| true);
-    let mut second = Bed::get().inside(
-        Side::Orange,
-        &std::env::var_os("LINKSPAN_BIN").map_or_else(
-            || format!("{}/target/release/linkspan", env!("CARGO_MANIFEST_DIR")).into(),
-            std::path::PathBuf::from,
-        ),
-    );
+    let bed = Bed::get();
+    let mut second = bed.inside(Side::Orange, &bed.linkspan);
     let output =
         second.args(["run", "--config"]).arg(orange.dir().join("linkspan.toml")).output().expect("linkspan runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);

@@ -15,6 +15,16 @@ pub struct Client {
     pub bootstrap: &'static str,
 }
 
+impl Client {
+    /// What Kafka's own tool tells of a group's offsets.
+    pub fn offsets(&self, group: &str) -> String {
+        let java = self.java.to_str().expect("UTF-8");
+        let args = ["--bootstrap-server", self.bootstrap, "--command-config", java, "--describe", "--group", group];
+        let tool = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        Bed::get().tool_ok(Side::Grape, tool, &[&args[..], &["--offsets"]].concat())
+    }
+}
+
 /// Admin client, producer, consumer and consumer group of Kafka 4.1, and librdkafka's, all from grape against orange.
 pub fn everything_works(client: &Client, topic: &str) {
     let bed = Bed::get();
@@ -69,20 +79,7 @@ pub fn everything_works(client: &Client, topic: &str) {
         ],
     );
     assert_eq!(read.lines().count(), 30_000);
-    let groups = bed.tool_ok(
-        Side::Grape,
-        "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        &[
-            "--bootstrap-server",
-            client.bootstrap,
-            "--command-config",
-            java,
-            "--describe",
-            "--group",
-            &format!("{topic}-java"),
-            "--offsets",
-        ],
-    );
+    let groups = client.offsets(&format!("{topic}-java"));
     assert!(groups.contains(topic), "{groups}");
 
     let python = client.python.to_str().expect("UTF-8");
